@@ -1,0 +1,209 @@
+"""Partition: disjoint, non-empty cells of n elements (Definition 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from jaxtyping import Int, Shaped
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Partition:
+    """Elements 0 … n−1 divided into m disjoint, non-empty cells (Definition 3).
+
+    Everything that GPA knows about geometry is said with this one type. Make one with :meth:`from_labels`.
+
+    Attributes:
+        order: (n,) int64, element numbers, cell after cell, ascending inside a cell.
+        offsets: (m + 1,) int64, where each cell starts in ``order``.
+        host_offsets: ``offsets`` on the CPU, so that no call has to wait for a GPU.
+        covers: False if the cells leave elements out, as the members of :class:`~gpa_nd.Layout` may. Such a partition
+            has no :attr:`labels` and no :meth:`join`.
+
+    Example:
+        >>> import torch
+        >>> p = Partition.from_labels(torch.tensor([1, 0, 1, 0, 0]))
+        >>> len(p), p.order.tolist(), p.offsets.tolist(), p.largest
+        (2, [1, 3, 4, 0, 2], [0, 3, 5], 3)
+        >>> p.mean(torch.tensor([[1.0], [2.0], [3.0], [4.0], [6.0]])).tolist()
+        [[4.0], [2.0]]
+    """
+
+    order: Int[Tensor, " n"]
+    offsets: Int[Tensor, " m_plus_1"]
+    host_offsets: Int[Tensor, " m_plus_1"]
+    covers: bool = True
+
+    @classmethod
+    def from_labels(cls, labels: Int[Tensor, " n"], elements: Int[Tensor, " n"] | None = None) -> Partition:
+        """Divide n elements by the number of the cell that each belongs to.
+
+        Args:
+            labels: (n,) integers 0 … m−1, none missing.
+            elements: (n,) distinct, ascending numbers of the elements that ``labels`` speaks of, where they are not
+                0 … n−1: a partition of some of the elements, for the members that Phase 2 gathers.
+
+        Raises:
+            TypeError: ``labels`` or ``elements`` is not an integer tensor.
+            ValueError: wrong rank or length, a negative label, a label between 0 and the largest one missing, or
+                ``elements`` not ascending from 0 or more.
+        """
+        _check_integers("labels", labels)
+        labels = labels.long()
+        sizes = torch.bincount(_check_labels(labels)) if labels.numel() else labels.new_zeros(0)
+        if (missing := (sizes == 0).nonzero()).numel():
+            raise ValueError(
+                f"labels: expected every cell 0 … {len(sizes) - 1} to hold an element (Definition 3), but cell "
+                f"{int(missing[0])} has none"
+            )
+        order = labels.argsort(stable=True)
+        if elements is not None:
+            _check_integers("elements", elements)
+            if elements.shape != labels.shape:
+                raise ValueError(f"elements: expected {len(labels)} of them, one per label, got {len(elements)}")
+            if len(elements) and (int(elements[0]) < 0 or bool((elements.diff() <= 0).any())):
+                raise ValueError("elements: expected distinct, ascending numbers from 0 on")
+            order = elements.long()[order]
+        offsets = torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
+        return cls(order, offsets, offsets.cpu(), covers=elements is None)
+
+    def __len__(self) -> int:
+        """m, the number of cells."""
+        return len(self.offsets) - 1
+
+    @property
+    def num_elements(self) -> int:
+        """n, the number of elements in all cells together."""
+        return len(self.order)
+
+    @cached_property
+    def largest(self) -> int:
+        """The number of elements in the largest cell, known on the host; 0 where there is no cell."""
+        return int(self.host_offsets.diff().max()) if len(self) else 0
+
+    @property
+    def uniform(self) -> bool:
+        """Whether all cells have the same number of elements, known on the host."""
+        return self.largest * len(self) == self.num_elements
+
+    @cached_property
+    def sizes(self) -> Int[Tensor, " m"]:
+        """(m,) the number of elements in each cell."""
+        return self.offsets.diff()
+
+    @cached_property
+    def labels(self) -> Int[Tensor, " n"]:
+        """(n,) the cell of each element."""
+        self._check_covers("labels")
+        cells = torch.arange(len(self), device=self.order.device)
+        cell_of_place = cells.repeat_interleave(self.sizes, output_size=self.num_elements)
+        return cell_of_place.index_select(0, self.inverse)
+
+    @cached_property
+    def inverse(self) -> Int[Tensor, " n"]:
+        """(n,) the permutation that undoes ``order``: ``x[order][inverse] = x``."""
+        self._check_covers("inverse")
+        inverse = torch.empty_like(self.order)
+        inverse[self.order] = torch.arange(self.num_elements, device=self.order.device)
+        return inverse
+
+    @cached_property
+    def table(self) -> Int[Tensor, "m largest"]:
+        """(m, largest) the elements of each cell; short rows end in −1."""
+        if self.uniform:
+            return self.order.view(len(self), self.largest)
+        place = self.offsets[:-1, None] + torch.arange(self.largest, device=self.order.device)
+        inside = place < self.offsets[1:, None]
+        return torch.where(inside, self.order[place.clamp_max(self.num_elements - 1)], -1)
+
+    def to(self, device: torch.device | str) -> Partition:
+        """The same partition with its tensors on ``device``; this one, if they are there already."""
+        if self.order.device == torch.empty(0, device=device).device:
+            return self
+        return Partition(self.order.to(device), self.offsets.to(device), self.host_offsets, self.covers)
+
+    def then(self, cells: Partition) -> Partition:
+        """Fine cells: each cell of ``cells``, a partition of this one's m cells, with all its elements (Definition 5).
+
+        Raises:
+            ValueError: ``cells`` is not a partition of ``len(self)`` elements.
+        """
+        if cells.num_elements != len(self):
+            raise ValueError(f"cells: expected a partition of {len(self)} elements, got one of {cells.num_elements}")
+        return Partition.from_labels(cells.labels.index_select(0, self.labels))
+
+    def mean(self, x: Shaped[Tensor, "*batch n c"]) -> Shaped[Tensor, "*batch m c"]:
+        """Mean of each cell (Definition 1); float16 and bfloat16 are added up in float32.
+
+        Raises:
+            TypeError: ``x`` is not a floating point tensor.
+            ValueError: ``x`` has another number of elements.
+        """
+        self._check_elements(x)
+        if not x.is_floating_point():
+            raise TypeError(f"x: expected a floating point tensor, got {x.dtype}")
+        wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+        if self.uniform:
+            ordered = wide.index_select(-2, self.order)
+            mean = torch.unflatten(ordered, -2, (len(self), self.largest)).mean(-2)
+        else:
+            sums = wide.new_zeros(*x.shape[:-2], len(self), x.shape[-1]).index_add(-2, self.labels, wide)
+            mean = sums / self.sizes[:, None]
+        return mean.to(x.dtype)
+
+    def split(self, x: Shaped[Tensor, "*batch n c"]) -> tuple[Shaped[Tensor, "*batch _size c"], ...]:
+        """The m cells of ``x``, each (..., size, c) (Definition 3).
+
+        Raises:
+            ValueError: ``x`` has another number of elements.
+        """
+        self._check_elements(x)
+        sizes: list[int] = self.host_offsets.diff().tolist()
+        return torch.split(x.index_select(-2, self.order), sizes, dim=-2)
+
+    def join(self, cells: Sequence[Shaped[Tensor, "*batch _size c"]]) -> Shaped[Tensor, "*batch n c"]:
+        """The tensor whose cells these are (Definition 4): ``p.join(p.split(x)) = x``.
+
+        Raises:
+            ValueError: wrong number of cells, or a cell with a wrong number of elements.
+        """
+        self._check_covers("join")
+        sizes = self.host_offsets.diff().tolist()
+        if (got := [cell.shape[-2] for cell in cells]) != sizes:
+            if len(got) != len(sizes):
+                raise ValueError(f"cells: expected {len(sizes)} of them, got {len(got)}")
+            first = next(i for i, (a, b) in enumerate(zip(got, sizes, strict=True)) if a != b)
+            raise ValueError(f"cells: expected cell {first} to hold {sizes[first]} elements, got {got[first]}")
+        if not cells:
+            raise ValueError("cells: expected at least one; the channels of an empty tensor are not known")
+        return torch.cat(tuple(cells), dim=-2).index_select(-2, self.inverse)
+
+    def _check_elements(self, x: Tensor) -> None:
+        self._check_covers("mean and split")
+        if x.ndim < 2 or x.shape[-2] != self.num_elements:
+            raise ValueError(f"x: expected shape (..., {self.num_elements}, channels), got {tuple(x.shape)}")
+
+    def _check_covers(self, what: str) -> None:
+        if not self.covers:
+            raise ValueError(f"{what}: this partition leaves elements out, so there is none")
+
+
+def _check_integers(name: str, value: Tensor) -> None:
+    if not isinstance(value, Tensor) or value.dtype.is_floating_point or value.dtype.is_complex:
+        got = value.dtype if isinstance(value, Tensor) else type(value).__name__
+        raise TypeError(f"{name}: expected a tensor of integers, got {got}")
+    if value.ndim != 1:
+        raise ValueError(f"{name}: expected shape (n,), got {tuple(value.shape)}")
+
+
+def _check_labels(labels: Tensor) -> Tensor:
+    low, high = labels.aminmax()
+    if low < 0:
+        raise ValueError(f"labels: expected cell numbers from 0 on, got {int(low)}")
+    if high >= len(labels):
+        raise ValueError(f"labels: {len(labels)} elements cannot fill {int(high) + 1} cells (Definition 3)")
+    return labels
