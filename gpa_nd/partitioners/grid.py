@@ -1,0 +1,54 @@
+"""Cells of a grid with any number of axes."""
+
+from __future__ import annotations
+
+import torch
+
+from gpa_nd.ops.base import Shape
+from gpa_nd.ops.grid import PerAxis, check_per_axis, count_axes, for_axes, product_labels
+from gpa_nd.partition import Partition
+from gpa_nd.partitioners.base import Partitioner
+
+
+class GridPartitioner(Partitioner):
+    """Definition 3 on a grid: ``cells`` rectangular cells along each axis, in row-major order.
+
+    Element i of an axis of h elements lies in cell ⌊i · c / h⌋, so that cells differ in length by at most one element.
+    An axis with fewer elements than cells gets one cell each.
+
+    Args:
+        cells: cells along each axis, whose product is the paper's m; an int means the same on every axis.
+
+    Raises:
+        TypeError: ``cells`` is neither an int nor a tuple of ints.
+        ValueError: a number below 1.
+
+    Example:
+        >>> import torch
+        >>> cut = GridPartitioner((1, 2))
+        >>> [cell.flatten().tolist() for cell in cut.partition(torch.arange(6).view(2, 3, 1))]
+        [[0, 1, 3, 4], [2, 5]]
+        >>> len(GridPartitioner((32, 32)).cells((64, 64)))
+        1024
+    """
+
+    def __init__(self, cells: PerAxis) -> None:
+        self.cells_per_axis = check_per_axis("cells", cells)
+
+    @property
+    def num_axes(self) -> int:
+        """The number of grid axes.
+
+        Raises:
+            ValueError: an int number of cells does not tell it.
+        """
+        return count_axes("cells", self.cells_per_axis)
+
+    def cells(self, shape: Shape) -> Partition:
+        """The cells of a grid of this shape, row-major."""
+        counts = for_axes("cells", self.cells_per_axis, shape)
+
+        def along(axis: int) -> torch.Tensor:
+            return torch.arange(shape[axis]) * min(counts[axis], shape[axis]) // max(shape[axis], 1)
+
+        return Partition.from_labels(product_labels(shape, along))
