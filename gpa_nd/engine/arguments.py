@@ -1,0 +1,132 @@
+"""What the engine's functions ask of their arguments, said once for all backends."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from gpa_nd.layout import Layout
+
+DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+AFFINITIES = ("dot", "euclidean")
+BACKENDS = ("auto", "reference", "torch", "triton")
+
+
+def check_tokens(tensors: dict[str, Tensor], layout: Layout) -> None:
+    """Flat tokens by name, q (B, H, n_q, c), k (B, H, n_k, c) and perhaps v (B, H, n_k, c_v), and their layout.
+
+    Raises:
+        TypeError: something is not a tensor or a Layout, or dtypes are mixed or not floating point.
+        ValueError: shapes or devices that do not fit one another.
+    """
+    if not isinstance(layout, Layout):
+        raise TypeError(f"layout: expected a Layout, got {type(layout).__name__}")
+    check_structured(tensors)
+    for name, groups in (("q", layout.query_groups), ("k", layout.key_groups)):
+        shape = tuple(tensors[name].shape)
+        if len(shape) != 4:
+            raise ValueError(f"{name}: expected shape (batch, heads, elements, channels), got {shape}")
+        if shape[2] != groups.num_elements:
+            raise ValueError(f"{name}: the layout is for {groups.num_elements} elements, got {shape[2]} in {shape}")
+    if tensors["q"].device != layout.device:
+        raise ValueError(
+            f"layout: expected it on {tensors['q'].device}, where q is, got {layout.device}; see Layout.to"
+        )
+
+
+def check_structured(tensors: dict[str, Tensor]) -> None:
+    """Tensors by name, q, k and perhaps v, each (B, H, *shape, channels), whose type, device and sizes agree.
+
+    Raises:
+        TypeError: something is not a tensor, or dtypes are mixed or not floating point.
+        ValueError: devices, batch entries, heads, channels or (of v) elements that differ, or no keys for the queries.
+    """
+    q, k = tensors["q"], tensors["k"]
+    for name, x in tensors.items():
+        if not isinstance(x, Tensor):
+            raise TypeError(f"{name}: expected a tensor, got {type(x).__name__}")
+        if x.dtype not in DTYPES:
+            raise TypeError(f"{name}: expected float16, bfloat16, float32 or float64, got {x.dtype}")
+        if x.dtype != q.dtype:
+            raise TypeError(f"{name}: expected {q.dtype} as q has, got {x.dtype}")
+        if x.device != q.device:
+            raise ValueError(f"{name}: expected it on {q.device}, where q is, got {x.device}")
+        if x.ndim < 4:
+            raise ValueError(f"{name}: expected shape (batch, heads, elements …, channels), got {tuple(x.shape)}")
+        if x.shape[:2] != q.shape[:2]:
+            raise ValueError(
+                f"{name}: expected batch and heads {tuple(q.shape[:2])} as q has, got {tuple(x.shape[:2])}"
+            )
+        if not x.shape[-1]:
+            raise ValueError(f"{name}: expected at least one channel, got shape {tuple(x.shape)}")
+        if name == "v" and x.shape[2:-1] != k.shape[2:-1]:
+            raise ValueError(f"v: expected elements {tuple(k.shape[2:-1])} as k has, got {tuple(x.shape[2:-1])}")
+    if k.shape[-1] != q.shape[-1]:
+        raise ValueError(f"k: expected {q.shape[-1]} channels as q has, got {k.shape[-1]}")
+    if not k.shape[2:-1].numel() and q.shape[2:-1].numel():
+        raise ValueError(f"k: expected at least one key for the queries to attend to, got shape {tuple(k.shape)}")
+
+
+def check_kappa(kappa: int) -> None:
+    """How many coarse keys a cell keeps.
+
+    Raises:
+        TypeError: not an int.
+        ValueError: below 1.
+    """
+    if not isinstance(kappa, int) or isinstance(kappa, bool):
+        raise TypeError(f"kappa: expected an int, got {kappa!r}")
+    if kappa < 1:
+        raise ValueError(f"kappa: expected at least 1 coarse key for each cell, got {kappa}")
+
+
+def check_choices(scale: float | None, affinity: str, backend: str) -> None:
+    """The arguments that are the same everywhere.
+
+    Raises:
+        TypeError: ``scale`` is not a number.
+        ValueError: ``scale`` is not finite, or ``affinity`` or ``backend`` is unknown or not there.
+    """
+    if scale is not None and (not isinstance(scale, int | float) or isinstance(scale, bool)):
+        raise TypeError(f"scale: expected a number or None, got {type(scale).__name__}")
+    if scale is not None and not math.isfinite(scale):
+        raise ValueError(f"scale: expected a finite number, got {scale}")
+    if affinity not in AFFINITIES:
+        raise ValueError(f"affinity: expected one of {', '.join(map(repr, AFFINITIES))}, got {affinity!r}")
+    if backend not in BACKENDS:
+        raise ValueError(f"backend: expected one of {', '.join(map(repr, BACKENDS))}, got {backend!r}")
+    if backend == "triton":
+        raise ValueError("backend: 'triton' is not part of this version yet; use 'auto', 'torch' or 'reference'")
+
+
+def check_relevant(relevant: Tensor, logits: Tensor | None, q: Tensor, layout: Layout) -> None:
+    """The selected coarse keys (B, H, m, r), and what is added to their scores.
+
+    Raises:
+        TypeError: ``relevant`` is not int64, or ``logits`` is not floating point.
+        ValueError: wrong shapes or devices, or an entry that is neither a coarse key nor −1 or −2.
+    """
+    if not isinstance(relevant, Tensor) or relevant.dtype != torch.int64:
+        got = relevant.dtype if isinstance(relevant, Tensor) else type(relevant).__name__
+        raise TypeError(f"relevant: expected an int64 tensor, got {got}")
+    expected = (*q.shape[:2], len(layout.query_cells))
+    if relevant.ndim != 4 or relevant.shape[:3] != expected:
+        raise ValueError(f"relevant: expected shape {expected} and the selected keys, got {tuple(relevant.shape)}")
+    if relevant.device != q.device:
+        raise ValueError(f"relevant: expected it on {q.device}, where q is, got {relevant.device}")
+    if relevant.numel() and not (-2 <= int(relevant.min()) and int(relevant.max()) < len(layout.members)):
+        raise ValueError(
+            f"relevant: expected coarse keys 0 … {len(layout.members) - 1}, −1 or −2, got {int(relevant.min())} … "
+            f"{int(relevant.max())}"
+        )
+    if logits is None:
+        return
+    if not isinstance(logits, Tensor) or not logits.is_floating_point():
+        got = logits.dtype if isinstance(logits, Tensor) else type(logits).__name__
+        raise TypeError(f"logits: expected a floating point tensor, got {got}")
+    if logits.shape != relevant.shape:
+        raise ValueError(f"logits: expected shape {tuple(relevant.shape)} as relevant has, got {tuple(logits.shape)}")
+    if logits.device != q.device:
+        raise ValueError(f"logits: expected it on {q.device}, where q is, got {logits.device}")

@@ -1,0 +1,88 @@
+"""Algorithm 1, line by line, in plain PyTorch with plain autograd: what "correct" means."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from gpa_nd.layout import Layout
+
+
+def select_keys(
+    q: Tensor, k: Tensor, layout: Layout, kappa: int, scale: float, affinity: str
+) -> Int[Tensor, "b h m kappa"]:
+    """Phase 1: finding relevant keys at the low resolution."""
+    q_low, k_low = layout.query_groups.mean(q), layout.key_groups.mean(k)  # line 5
+    seen = visible(layout)
+    scores = affinities(not_finite_to_nan(q_low), not_finite_to_nan(k_low), scale, affinity)
+    a_low = softmax(scores, seen[layout.query_cells.labels])  # line 6
+    a_cells = layout.query_cells.split(a_low)  # lines 7–8
+    sums = torch.stack([a_cell.sum(-2) for a_cell in a_cells], dim=-2)
+    return most_relevant(sums, seen, kappa)  # lines 9–11
+
+
+def attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    layout: Layout,
+    relevant: Tensor,
+    logits: Tensor | None,
+    scale: float,
+    affinity: str,
+) -> Float[Tensor, "b h n_q c_v"]:
+    """Phase 2: using the relevant keys for approximate attention at the original resolution."""
+    x_cells = []
+    for cell, q_cell in enumerate(layout.fine_cells.split(q)):  # lines 13–14
+        chosen = relevant[:, :, cell]
+        index = torch.where(chosen[..., None] >= 0, layout.members.table[chosen], -1)  # line 15
+        k_cell, v_cell = gather(k, index.flatten(-2)), gather(v, index.flatten(-2))  # line 16
+        scores = affinities(q_cell, k_cell, scale, affinity)
+        if logits is not None:
+            scores = scores + logits[:, :, cell, :, None].expand(index.shape).flatten(-2)[:, :, None]
+        weights = softmax(scores, (index >= 0).flatten(-2)[:, :, None])
+        x_cell = weights @ v_cell.to(weights.dtype)  # line 17
+        x_cells.append(x_cell.masked_fill((chosen == -2).any(-1)[..., None, None], torch.nan).to(q.dtype))
+    return layout.fine_cells.join(x_cells)  # line 19
+
+
+def affinities(q: Tensor, k: Tensor, scale: float, affinity: str) -> Float[Tensor, "b h n_q n_k"]:
+    """The logits Q Kᵀ · scale, or −|q − k|² · scale; float16 and bfloat16 are computed in float32."""
+    q, k = (x.float() if x.dtype in (torch.float16, torch.bfloat16) else x for x in (q, k))
+    dot = q @ k.mT
+    if affinity == "dot":
+        return dot * scale
+    return (2 * dot - q.square().sum(-1)[..., :, None] - k.square().sum(-1)[..., None, :]) * scale
+
+
+def softmax(scores: Tensor, seen: Tensor) -> Float[Tensor, "b h n_q n_k"]:
+    """Softmax over the keys that are seen; zeros where there are none."""
+    nothing = ~seen.any(-1, keepdim=True)
+    return scores.masked_fill(~(seen | nothing), -torch.inf).softmax(-1).masked_fill(~seen, 0)
+
+
+def visible(layout: Layout) -> Tensor:
+    """(m, n_k'): whether a cell may see a coarse key."""
+    keys = torch.arange(len(layout.key_groups), device=layout.device)
+    if layout.key_ranges is None:
+        return torch.ones(len(layout.query_cells), len(keys), dtype=torch.bool, device=layout.device)
+    return (layout.key_ranges[:, :1] <= keys) & (keys < layout.key_ranges[:, 1:])
+
+
+def most_relevant(sums: Tensor, seen: Tensor, kappa: int) -> Int[Tensor, "b h m kappa"]:
+    """R_κ: the κ largest sums, ties to the lower index; −1 where fewer are seen, −2 where a sum is not a number."""
+    ranked, index = sums.masked_fill(~seen, -1).sort(dim=-1, descending=True, stable=True)
+    index = index.masked_fill(ranked < 0, -1)
+    return index.masked_fill((sums.isnan() & seen).any(-1, keepdim=True), -2)[..., :kappa]
+
+
+def gather(x: Tensor, index: Tensor) -> Float[Tensor, "b h r c"]:
+    """Rows of x by an index of its own for each batch entry and head; zeros where the index is −1."""
+    rows = x.gather(-2, index.clamp_min(0)[..., None].expand(*index.shape, x.shape[-1]))
+    return rows.masked_fill((index < 0)[..., None], 0)
+
+
+def not_finite_to_nan(x: Tensor) -> Tensor:
+    """Infinity to NaN, so that whatever an element that is not finite takes part in cannot be ranked."""
+    return x.masked_fill(~x.isfinite(), torch.nan)

@@ -1,0 +1,91 @@
+import pytest
+import torch
+
+import gpa_nd
+from gpa_nd import attend, gpa_attention, select_keys
+
+layout = gpa_nd.audio(downsample=2, cells=2, kappa=1).layout((8,), (6,))
+q, k, v = torch.zeros(1, 1, 8, 4), torch.zeros(1, 1, 6, 4), torch.zeros(1, 1, 6, 3)
+relevant = torch.zeros(1, 1, 2, 3, dtype=torch.int64)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: select_keys(q, k, "2-D", kappa=1), TypeError, "layout: expected a Layout, got str"),
+        (lambda: select_keys(q[0], k, layout, kappa=1), ValueError, r"q: expected shape \(batch, heads, elements"),
+        (
+            lambda: select_keys(q[..., None], k[..., None], layout, kappa=1),
+            ValueError,
+            r"q: expected shape \(batch, heads",
+        ),
+        (lambda: select_keys(k, k, layout, kappa=1), ValueError, "q: the layout is for 8 elements, got 6"),
+        (lambda: select_keys(q, q, layout, kappa=1), ValueError, "k: the layout is for 6 elements, got 8"),
+        (lambda: select_keys(q, k.half(), layout, kappa=1), TypeError, "k: expected torch.float32 as q has"),
+        (lambda: select_keys(q, k, layout, kappa=0), ValueError, "kappa: expected at least 1"),
+        (lambda: select_keys(q, k, layout, kappa=True), TypeError, "kappa: expected an int, got True"),
+        (lambda: select_keys(q, k, layout, kappa=1, affinity="l1"), ValueError, "affinity: expected one of"),
+        (lambda: select_keys(q, k, layout, kappa=1, backend="numpy"), ValueError, "backend: expected one of"),
+        (lambda: select_keys(q, k, layout, kappa=1, backend="triton"), ValueError, "backend: 'triton' is not part"),
+        (
+            lambda: select_keys(q, k, layout, kappa=1, scale=True),
+            TypeError,
+            "scale: expected a number or None, got bool",
+        ),
+        (
+            lambda: select_keys(q.to("meta"), k.to("meta"), layout, kappa=1),
+            ValueError,
+            "layout: expected it on meta, where q is, got cpu",
+        ),
+        (
+            lambda: gpa_attention(q, k, v[:, :, :5], layout, kappa=1),
+            ValueError,
+            r"v: expected elements \(6,\) as k has",
+        ),
+        (lambda: gpa_attention(q, k, v, layout, kappa=-1), ValueError, "kappa: expected at least 1"),
+        (lambda: gpa_attention(q, k, v, layout, kappa=9, backend="x"), ValueError, "backend: expected one of"),
+        (
+            lambda: attend(q, k, v, layout, relevant.int()),
+            TypeError,
+            "relevant: expected an int64 tensor, got torch.int32",
+        ),
+        (lambda: attend(q, k, v, layout, [0]), TypeError, "relevant: expected an int64 tensor, got list"),
+        (lambda: attend(q, k, v, layout, relevant[:, :, :1]), ValueError, r"relevant: expected shape \(1, 1, 2\) and"),
+        (lambda: attend(q, k, v, layout, relevant[0]), ValueError, r"relevant: expected shape \(1, 1, 2\) and"),
+        (
+            lambda: attend(q, k, v, layout, relevant + 3),
+            ValueError,
+            "relevant: expected coarse keys 0 … 2, −1 or −2, got 3",
+        ),
+        (
+            lambda: attend(q, k, v, layout, relevant - 3),
+            ValueError,
+            "relevant: expected coarse keys 0 … 2, −1 or −2, got -3",
+        ),
+        (lambda: attend(q, k, v, layout, relevant.to("meta")), ValueError, "relevant: expected it on cpu"),
+        (
+            lambda: attend(q, k, v, layout, relevant, logits=relevant),
+            TypeError,
+            "logits: expected a floating point tensor",
+        ),
+        (
+            lambda: attend(q, k, v, layout, relevant, logits=torch.zeros(1, 1, 2, 2)),
+            ValueError,
+            r"logits: expected shape \(1, 1, 2, 3\) as relevant has, got \(1, 1, 2, 2\)",
+        ),
+        (
+            lambda: attend(q, k, v, layout, relevant, logits=torch.zeros(1, 1, 2, 3, device="meta")),
+            ValueError,
+            "logits: expected it on cpu",
+        ),
+    ],
+)
+def test_bad_input_is_named(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
+
+
+def test_no_keys_are_an_error_where_there_are_queries():
+    empty = gpa_nd.audio(downsample=2, cells=2, kappa=1).layout((8,), (0,))
+    with pytest.raises(ValueError, match="k: expected at least one key"):
+        gpa_attention(q, k[:, :, :0], v[:, :, :0], empty, kappa=1)
