@@ -1,0 +1,179 @@
+"""A ready GPA for each kind of data."""
+
+from __future__ import annotations
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from gpa_nd.engine import Affinity, Backend
+from gpa_nd.nn.gpa import GPA
+from gpa_nd.ops.graph import GraphDownsampler
+from gpa_nd.ops.grid import GridDownsampler, PerAxis, check_per_axis
+from gpa_nd.partitioners.graph import GraphPartitioner
+from gpa_nd.partitioners.grid import GridPartitioner
+
+
+def audio(
+    downsample: PerAxis = 16,
+    cells: PerAxis = 64,
+    kappa: int = 8,
+    *,
+    scale: float | None = None,
+    affinity: Affinity = "dot",
+    backend: Backend = "auto",
+) -> GPA:
+    """GPA over sequences (B, H, time, c).
+
+    Args:
+        downsample: samples or frames in a group.
+        cells: cells along the time axis of coarse queries.
+        kappa: relevant coarse keys of each cell; a query attends to kappa · downsample elements.
+        scale: see :class:`GPA`.
+        affinity: see :class:`GPA`.
+        backend: see :class:`GPA`.
+
+    Raises:
+        TypeError: ``downsample`` or ``cells`` is neither an int nor a tuple of ints.
+        ValueError: a number below 1, or not one number for one axis.
+
+    Example:
+        >>> import torch
+        >>> import gpa_nd
+        >>> q, k, v = torch.randn(3, 1, 4, 4000, 16)
+        >>> gpa_nd.audio()(q, k, v).shape
+        torch.Size([1, 4, 4000, 16])
+    """
+    return _grid(1, downsample, cells, kappa, scale, affinity, backend)
+
+
+def image(
+    downsample: PerAxis = 4,
+    cells: PerAxis = (32, 32),
+    kappa: int = 12,
+    *,
+    scale: float | None = None,
+    affinity: Affinity = "dot",
+    backend: Backend = "auto",
+) -> GPA:
+    """GPA over images (B, H, height, width, c); the defaults are the paper's pivot at 256 × 256 (section 3.1).
+
+    Args:
+        downsample: pixels in a group along height and width.
+        cells: cells along height and width of coarse queries.
+        kappa: relevant coarse keys of each cell; a query attends to kappa · downsample² pixels.
+        scale: see :class:`GPA`.
+        affinity: see :class:`GPA`.
+        backend: see :class:`GPA`.
+
+    Raises:
+        TypeError: ``downsample`` or ``cells`` is neither an int nor a tuple of ints.
+        ValueError: a number below 1, or not one number for each of two axes.
+
+    Example:
+        >>> import torch
+        >>> import gpa_nd
+        >>> q, k, v = torch.randn(3, 1, 1, 64, 80, 16)
+        >>> gpa_nd.image(cells=(8, 8))(q, k, v).shape
+        torch.Size([1, 1, 64, 80, 16])
+    """
+    return _grid(2, downsample, cells, kappa, scale, affinity, backend)
+
+
+def video(
+    downsample: PerAxis = (2, 4, 4),
+    cells: PerAxis = (8, 16, 16),
+    kappa: int = 32,
+    *,
+    scale: float | None = None,
+    affinity: Affinity = "dot",
+    backend: Backend = "auto",
+) -> GPA:
+    """GPA over video (B, H, time, height, width, c).
+
+    Args:
+        downsample: elements in a group along time, height and width.
+        cells: cells along time, height and width of coarse queries.
+        kappa: relevant coarse keys of each cell; a query attends to kappa · (2 · 4 · 4) elements by default.
+        scale: see :class:`GPA`.
+        affinity: see :class:`GPA`.
+        backend: see :class:`GPA`.
+
+    Raises:
+        TypeError: ``downsample`` or ``cells`` is neither an int nor a tuple of ints.
+        ValueError: a number below 1, or not one number for each of three axes.
+
+    Example:
+        >>> import torch
+        >>> import gpa_nd
+        >>> q, k, v = torch.randn(3, 1, 1, 8, 24, 40, 16)
+        >>> gpa_nd.video(cells=(2, 3, 5), kappa=4)(q, k, v).shape
+        torch.Size([1, 1, 8, 24, 40, 16])
+    """
+    return _grid(3, downsample, cells, kappa, scale, affinity, backend)
+
+
+def graph(
+    edge_index: Int[Tensor, "2 e"],
+    num_nodes: int,
+    downsample: int = 16,
+    cells: int = 256,
+    kappa: int = 8,
+    *,
+    edge_weight: Float[Tensor, " e"] | None = None,
+    scale: float | None = None,
+    affinity: Affinity = "dot",
+    backend: Backend = "auto",
+) -> GPA:
+    """GPA over the nodes of one graph (B, H, nodes, c).
+
+    Groups come from heavy-edge matching, cells from coarsening on; see :meth:`GraphDownsampler.from_edges` and
+    :meth:`GraphPartitioner.from_edges`.
+
+    Args:
+        edge_index: (2, e) pairs of nodes, in either or both directions.
+        num_nodes: n.
+        downsample: most nodes in a group.
+        cells: cells of coarse nodes.
+        kappa: relevant coarse nodes of each cell.
+        edge_weight: (e,) how strongly the nodes of an edge belong together; 1 by default.
+        scale: see :class:`GPA`.
+        affinity: see :class:`GPA`.
+        backend: see :class:`GPA`.
+
+    Raises:
+        TypeError: ``edge_index`` is not an integer tensor.
+        ValueError: an index outside 0 … n−1, or a number below 1.
+
+    Example:
+        >>> import torch
+        >>> import gpa_nd
+        >>> ring = torch.stack([torch.arange(100), (torch.arange(100) + 1) % 100])
+        >>> q, k, v = torch.randn(3, 1, 2, 100, 8)
+        >>> gpa_nd.graph(ring, 100, downsample=4, cells=5)(q, k, v).shape
+        torch.Size([1, 2, 100, 8])
+    """
+    downsampler = GraphDownsampler.from_edges(edge_index, num_nodes, downsample, edge_weight)
+    partitioner = GraphPartitioner.from_edges(edge_index, downsampler, cells, edge_weight=edge_weight)
+    return GPA(partitioner, downsampler, kappa=kappa, scale=scale, affinity=affinity, backend=backend)
+
+
+def _grid(
+    axes: int,
+    downsample: PerAxis,
+    cells: PerAxis,
+    kappa: int,
+    scale: float | None,
+    affinity: Affinity,
+    backend: Backend,
+) -> GPA:
+    downsampler = GridDownsampler(_each("downsample", downsample, axes))
+    partitioner = GridPartitioner(_each("cells", cells, axes))
+    return GPA(partitioner, downsampler, kappa=kappa, scale=scale, affinity=affinity, backend=backend)
+
+
+def _each(name: str, value: PerAxis, axes: int) -> PerAxis:
+    value = check_per_axis(name, value)
+    numbers = (value,) * axes if isinstance(value, int) else value
+    if len(numbers) != axes:
+        raise ValueError(f"{name}: expected {axes} numbers, one for each axis, got {value}")
+    return numbers

@@ -1,0 +1,147 @@
+"""GPA: attention over a structure, as a module."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from gpa_nd.engine import Affinity, Backend, gpa_attention
+from gpa_nd.engine.arguments import check_choices, check_kappa, check_structured
+from gpa_nd.layout import Layout
+from gpa_nd.ops.base import Downsampler, IndexUpsampler, Shape
+from gpa_nd.partitioners.base import Partitioner
+
+LAYOUTS_KEPT = 8
+
+
+class GPA(nn.Module):
+    """Grid Partitioned Attention (Algorithm 1) for the geometry of its operators. It has no weights.
+
+    Args:
+        partitioner: the cells of coarse queries that share a relevant key set (Definition 3).
+        downsampler: the groups of queries, and of keys where ``key_downsampler`` is not given (Definition 1).
+        key_downsampler: the groups of keys, where keys live on another structure than queries.
+        key_upsampler: the elements under a coarse key that Phase 2 attends to (Definition 2, line 15); by default
+            ``key_downsampler.upsampler()``, which fills densely.
+        kappa: relevant coarse keys of each cell; at or above their number, the result is dense attention exactly.
+        scale: factor of the affinity; 1/√c by default.
+        affinity: ``"dot"`` (q·k · scale) or ``"euclidean"`` (−|q − k|² · scale).
+        backend: ``"reference"``, ``"torch"``, or ``"auto"``, the fastest that can run. ``"triton"`` is not there yet.
+
+    Raises:
+        TypeError: an operator of another kind, or an argument of the wrong type.
+        ValueError: ``kappa`` below 1, a scale that is not finite, an unknown affinity or backend.
+
+    Example:
+        >>> import torch
+        >>> from gpa_nd import GPA
+        >>> from gpa_nd.ops import GridDownsampler
+        >>> from gpa_nd.partitioners import GridPartitioner
+        >>> gpa = GPA(GridPartitioner((8, 8)), GridDownsampler(4), kappa=12)
+        >>> q, k, v = torch.randn(3, 1, 1, 64, 48, 32)      # (batch, heads, height, width, channels)
+        >>> gpa(q, k, v).shape
+        torch.Size([1, 1, 64, 48, 32])
+    """
+
+    def __init__(
+        self,
+        partitioner: Partitioner,
+        downsampler: Downsampler,
+        *,
+        key_downsampler: Downsampler | None = None,
+        key_upsampler: IndexUpsampler | None = None,
+        kappa: int,
+        scale: float | None = None,
+        affinity: Affinity = "dot",
+        backend: Backend = "auto",
+    ) -> None:
+        super().__init__()
+        key_downsampler = downsampler if key_downsampler is None else key_downsampler
+        for name, operator, kind in (
+            ("partitioner", partitioner, Partitioner),
+            ("downsampler", downsampler, Downsampler),
+            ("key_downsampler", key_downsampler, Downsampler),
+            ("key_upsampler", key_upsampler, IndexUpsampler | None),
+        ):
+            if not isinstance(operator, kind):
+                expected = getattr(kind, "__name__", "IndexUpsampler")
+                raise TypeError(f"{name}: expected a {expected}, got {type(operator).__name__}")
+        check_kappa(kappa)
+        check_choices(scale, affinity, backend)
+        self.partitioner, self.downsampler, self.key_downsampler = partitioner, downsampler, key_downsampler
+        self.key_upsampler = key_downsampler.upsampler() if key_upsampler is None else key_upsampler
+        self.kappa, self.scale, self.affinity, self.backend = kappa, scale, affinity, backend
+        self._layouts: OrderedDict[tuple[object, ...], Layout] = OrderedDict()
+
+    def layout(self, query_shape: Shape, key_shape: Shape, device: torch.device | str = "cpu") -> Layout:
+        """The layout for these shapes; the last few are kept.
+
+        Args:
+            query_shape: sizes of the axes of q between heads and channels.
+            key_shape: those of k and v.
+            device: where its tensors are to be.
+
+        Raises:
+            ValueError: a shape that an operator cannot divide; the message names the operator.
+        """
+        key = (tuple(query_shape), tuple(key_shape), str(device))
+        if key not in self._layouts:
+            self._layouts[key] = self._make_layout(*key[:2]).to(device)
+            if len(self._layouts) > LAYOUTS_KEPT:
+                self._layouts.popitem(last=False)
+        self._layouts.move_to_end(key)
+        return self._layouts[key]
+
+    def forward(
+        self, q: Float[Tensor, "b h *query c"], k: Float[Tensor, "b h *key c"], v: Float[Tensor, "b h *key c_v"]
+    ) -> Float[Tensor, "b h *query c_v"]:
+        """Attend from every query to the keys that are relevant to its cell.
+
+        Args:
+            q: (B, H, *query_shape, c) queries.
+            k: (B, H, *key_shape, c) keys.
+            v: (B, H, *key_shape, c_v) values.
+
+        Returns:
+            (B, H, *query_shape, c_v).
+
+        Raises:
+            TypeError: not tensors of one floating point dtype.
+            ValueError: shapes that do not fit one another or the operators.
+        """
+        check_structured({"q": q, "k": k, "v": v})
+        query_shape = q.shape[2:-1]
+        layout = self.layout(query_shape, k.shape[2:-1], q.device)
+        q, k, v = (x.flatten(2, -2) for x in (q, k, v))
+        out = gpa_attention(
+            q, k, v, layout, kappa=self.kappa, scale=self.scale, affinity=self.affinity, backend=self.backend
+        )
+        return torch.unflatten(out, 2, query_shape)
+
+    def extra_repr(self) -> str:
+        """What the module was made with."""
+        return f"kappa={self.kappa}, scale={self.scale}, affinity={self.affinity!r}, backend={self.backend!r}"
+
+    def __getstate__(self) -> dict[str, object]:
+        """Copies and pickles make their layouts anew."""
+        return {**self.__dict__, "_layouts": OrderedDict()}
+
+    def _make_layout(self, query_shape: tuple[int, ...], key_shape: tuple[int, ...]) -> Layout:
+        operator = "downsampler"
+        try:
+            query_groups = self.downsampler.groups(query_shape)
+            coarse_shape = self.downsampler.coarse_shape(query_shape)
+            operator = "partitioner"
+            query_cells = self.partitioner.cells(coarse_shape)
+            operator = "key_downsampler"
+            key_groups = self.key_downsampler.groups(key_shape)
+            operator = "key_upsampler"
+            key_members = self.key_upsampler.members(key_shape)
+        except ValueError as error:
+            raise ValueError(
+                f"{operator}: does not fit queries of shape {query_shape} and keys of shape {key_shape}: {error}"
+            ) from error
+        return Layout(query_groups, query_cells, key_groups, key_members)

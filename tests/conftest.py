@@ -1,0 +1,120 @@
+"""One table of geometries, crossed with the backends by every law. To test a geometry of your own, add a row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+from gpa_nd import GPA, Layout
+from gpa_nd.engine import Backend
+from gpa_nd.ops import GraphDownsampler, GridDownsampler
+from gpa_nd.ops.base import IndexUpsampler
+from gpa_nd.partition import Partition
+from gpa_nd.partitioners import GraphPartitioner, GridPartitioner
+
+BACKENDS: tuple[Backend, ...] = ("reference", "torch")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A geometry: what makes its GPA, and the shapes of queries and keys."""
+
+    name: str
+    make: Callable[..., GPA]
+    query_shape: tuple[int, ...]
+    key_shape: tuple[int, ...]
+
+    def layout(self) -> Layout:
+        return self.make(kappa=1).layout(self.query_shape, self.key_shape)
+
+    def tokens(self, *, batch=2, heads=2, c=8, c_v=5, dtype=torch.float64, seed=0):
+        """Random q, k, v (batch, heads, *shape, channels)."""
+        rng = torch.Generator().manual_seed(seed)
+        shapes = ((*self.query_shape, c), (*self.key_shape, c), (*self.key_shape, c_v))
+        return tuple(torch.randn(batch, heads, *shape, generator=rng, dtype=dtype) for shape in shapes)
+
+    def flat_tokens(self, **settings):
+        return tuple(x.flatten(2, -2) for x in self.tokens(**settings))
+
+
+def grid(shape, factor, cells, key_shape=None, key_factor=None) -> Case:
+    def make(**settings) -> GPA:
+        keys = None if key_factor is None else GridDownsampler(key_factor)
+        return GPA(GridPartitioner(cells), GridDownsampler(factor), key_downsampler=keys, **settings)
+
+    key_shape = shape if key_shape is None else key_shape
+    name = f"{len(shape)}-D {shape} d={factor} cells={cells}" + ("" if key_shape == shape else f" keys={key_shape}")
+    return Case(name, make, shape, key_shape)
+
+
+def labelled(name, labels, cells) -> Case:
+    labels, cells = torch.as_tensor(labels), torch.as_tensor(cells)
+
+    def make(**settings) -> GPA:
+        return GPA(GraphPartitioner(cells), GraphDownsampler(labels), **settings)
+
+    return Case(name, make, (len(labels),), (len(labels),))
+
+
+def coarsened_graph(num_nodes, num_edges, factor, cells, name) -> Case:
+    rng = torch.Generator().manual_seed(num_nodes)
+    edges = torch.randint(num_nodes, (2, num_edges), generator=rng)
+
+    def make(**settings) -> GPA:
+        downsampler = GraphDownsampler.from_edges(edges, num_nodes, factor)
+        return GPA(GraphPartitioner.from_edges(edges, downsampler, cells), downsampler, **settings)
+
+    return Case(name, make, (num_nodes,), (num_nodes,))
+
+
+CASES = [
+    grid((24,), (4,), (3,)),
+    grid((23,), (4,), (4,)),
+    grid((16, 16), (4, 4), (2, 2)),
+    grid((13, 18), (4, 3), (3, 2)),
+    grid((4, 8, 6), (2, 2, 3), (2, 2, 1)),
+    grid((5, 7, 6), (2, 3, 2), (2, 2, 2)),
+    grid((4, 4, 2, 4), (2, 2, 1, 2), (2, 1, 2, 1)),
+    grid((3, 5, 4, 3), (2, 2, 2, 2), (2, 2, 1, 2)),
+    grid((12, 8), 2, 1),  # m = 1: one relevant key set for all queries
+    grid((12, 8), (4, 4), (9, 9)),  # more cells than coarse queries: one each
+    grid((6, 9), (1, 1), (2, 3)),  # no downsampling
+    grid((10, 14), (4, 4), (2, 2), key_shape=(33,), key_factor=(5,)),  # an image looks at audio
+    grid((31,), (4,), (3,), key_shape=(3, 6, 5), key_factor=(2, 2, 2)),  # audio looks at video
+    labelled("graph, equal groups", [0, 1, 2, 0, 1, 2, 3, 3, 4, 4, 5, 5], [0, 1, 0, 1, 2, 2]),
+    labelled("graph, one giant group", [0] * 17 + [1, 2, 2, 3], [1, 0, 0, 0]),
+    coarsened_graph(60, 150, factor=4, cells=5, name="graph from edges"),
+    coarsened_graph(40, 20, factor=3, cells=4, name="graph of many components"),
+]
+
+
+@pytest.fixture(params=CASES, ids=lambda case: case.name)
+def case(request) -> Case:
+    return request.param
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request) -> Backend:
+    return request.param
+
+
+class EveryOther(IndexUpsampler):
+    """Half of each group's elements: a sampling that leaves elements out (the paper's remark on line 15)."""
+
+    def __init__(self, downsampler) -> None:
+        self.downsampler = downsampler
+
+    def members(self, shape) -> Partition:
+        groups = self.downsampler.groups(shape)
+        rank = torch.empty_like(groups.order)
+        rank[groups.order] = torch.arange(groups.num_elements) - groups.offsets[groups.labels[groups.order]]
+        kept = (rank % 2 == 0).nonzero()[:, 0]
+        return Partition.from_labels(groups.labels[kept], kept)
+
+
+@pytest.fixture
+def every_other() -> type[EveryOther]:
+    return EveryOther

@@ -1,0 +1,132 @@
+import copy
+import pickle
+
+import pytest
+import torch
+
+import gpa_nd
+from gpa_nd import GPA
+from gpa_nd.ops import GraphDownsampler, GridDownsampler, GridIndexUpsampler
+from gpa_nd.partitioners import GraphPartitioner, GridPartitioner
+
+CUT, DOWN = GridPartitioner((2, 2)), GridDownsampler((4, 4))
+
+
+def test_module_is_the_functions_on_flattened_axes(case, backend):
+    gpa = case.make(kappa=2, backend=backend)
+    q, k, v = case.tokens()
+    layout = gpa.layout(case.query_shape, case.key_shape, "cpu")
+    flat = gpa_nd.gpa_attention(*(x.flatten(2, -2) for x in (q, k, v)), layout, kappa=2, backend=backend)
+    assert gpa(q, k, v).equal(flat.unflatten(2, case.query_shape))
+
+
+def test_it_has_no_weights_and_no_state():
+    gpa = GPA(CUT, DOWN, kappa=2)
+    gpa(*torch.randn(3, 1, 1, 8, 8, 4))
+    assert list(gpa.parameters()) == []
+    assert gpa.state_dict() == {}
+    for twin in (copy.deepcopy(gpa), pickle.loads(pickle.dumps(gpa))):
+        x = torch.randn(3, 1, 1, 8, 8, 4)
+        assert twin(*x).equal(gpa(*x))
+        assert "kappa=2" in repr(twin)
+
+
+def test_layouts_are_kept_but_not_without_bound():
+    gpa = GPA(CUT, DOWN, kappa=2)
+    first = gpa.layout((8, 8), (8, 8))
+    assert gpa.layout((8, 8), (8, 8)) is first
+    for size in range(9, 20):
+        gpa.layout((size, 8), (size, 8))
+    assert gpa.layout((8, 8), (8, 8)) is not first
+    assert len(gpa._layouts) <= 8
+
+
+@pytest.mark.parametrize(
+    ("gpa", "shape"),
+    [
+        (gpa_nd.audio(downsample=4, cells=3, kappa=2), (30,)),
+        (gpa_nd.image(downsample=2, cells=(2, 3), kappa=2), (8, 9)),
+        (gpa_nd.video(downsample=2, cells=2, kappa=2), (4, 6, 5)),
+        (gpa_nd.graph(torch.stack([torch.arange(29), torch.arange(1, 30)]), 30, downsample=4, cells=3, kappa=2), (30,)),
+    ],
+)
+def test_ready_made_for_each_domain(gpa, shape):
+    x = torch.randn(3, 2, 2, *shape, 4, dtype=torch.float64)
+    out = gpa(*x)
+    gpa.backend = "reference"
+    assert out.shape == x.shape[1:]
+    assert (gpa(*x) - out).abs().max() < 1e-12
+
+
+def test_paper_defaults_of_images():
+    gpa = gpa_nd.image()
+    layout = gpa.layout((256, 256), (256, 256))
+    assert (len(layout.query_cells), len(layout.key_groups), gpa.kappa) == (1024, 4096, 12)
+
+
+def test_half_precision_keeps_its_dtype():
+    for dtype in (torch.float16, torch.bfloat16):
+        assert GPA(CUT, DOWN, kappa=2)(*torch.randn(3, 1, 1, 8, 8, 4).to(dtype)).dtype == dtype
+
+
+x = torch.zeros(1, 1, 8, 8, 4)
+EDGES = torch.tensor([[0, 1], [1, 2]])
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: GPA(DOWN, CUT, kappa=1), TypeError, "partitioner: expected a Partitioner, got GridDownsampler"),
+        (lambda: GPA(CUT, 4, kappa=1), TypeError, "downsampler: expected a Downsampler, got int"),
+        (lambda: GPA(CUT, DOWN, key_downsampler=CUT, kappa=1), TypeError, "key_downsampler: expected a Downsampler"),
+        (lambda: GPA(CUT, DOWN, key_upsampler=DOWN, kappa=1), TypeError, "key_upsampler: expected a IndexUpsampler"),
+        (lambda: GPA(CUT, DOWN, kappa=0), ValueError, "kappa: expected at least 1 coarse key for each cell, got 0"),
+        (lambda: GPA(CUT, DOWN, kappa=1.5), TypeError, "kappa: expected an int, got 1.5"),
+        (lambda: GPA(CUT, DOWN, kappa=1, scale=float("nan")), ValueError, "scale: expected a finite number, got nan"),
+        (lambda: GPA(CUT, DOWN, kappa=1, scale="1"), TypeError, "scale: expected a number or None, got str"),
+        (lambda: GPA(CUT, DOWN, kappa=1, affinity="cosine"), ValueError, "affinity: expected one of .*, got 'cosine'"),
+        (lambda: GPA(CUT, DOWN, kappa=1, backend="cuda"), ValueError, "backend: expected one of .*, got 'cuda'"),
+        (
+            lambda: GPA(CUT, DOWN, kappa=1, backend="triton"),
+            ValueError,
+            "backend: 'triton' is not part of this version",
+        ),
+        (lambda: GPA(CUT, DOWN, kappa=1)(x[0, 0], x, x), ValueError, r"q: expected shape \(batch, heads, elements"),
+        (lambda: GPA(CUT, DOWN, kappa=1)(x[:, :, 0], x, x), ValueError, "downsampler: does not fit queries of shape"),
+        (lambda: GPA(CUT, DOWN, kappa=1)(x, x[:, :, 0], x[:, :, 0]), ValueError, "key_downsampler: does not fit"),
+        (
+            lambda: GPA(CUT, DOWN, key_upsampler=GridIndexUpsampler((2, 4)), kappa=1)(x, x, x),
+            ValueError,
+            "key_members: expected a list for each of the 4 coarse keys, got 8",
+        ),
+        (lambda: GPA(GridPartitioner((2,)), DOWN, kappa=1)(x, x, x), ValueError, "partitioner: does not fit"),
+        (lambda: GPA(CUT, DOWN, kappa=1)(x, x, x[:, :, :4]), ValueError, r"v: expected elements \(8, 8\) as k has"),
+        (lambda: GPA(CUT, DOWN, kappa=1)(x, x[..., :3], x), ValueError, "k: expected 4 channels as q has, got 3"),
+        (lambda: GPA(CUT, DOWN, kappa=1)(x, x.double(), x), TypeError, "k: expected torch.float32 as q has"),
+        (lambda: GPA(CUT, DOWN, kappa=1)(x.int(), x, x), TypeError, "q: expected float16, .*got torch.int32"),
+        (
+            lambda: GPA(CUT, DOWN, kappa=1)(x, x.to("meta"), x),
+            ValueError,
+            "k: expected it on cpu, where q is, got meta",
+        ),
+        (lambda: GPA(CUT, DOWN, kappa=1)(x, x, None), TypeError, "v: expected a tensor, got NoneType"),
+        (lambda: GPA(CUT, DOWN, kappa=1)(x, x.expand(2, -1, -1, -1, -1), x), ValueError, "k: expected batch and heads"),
+        (lambda: GPA(CUT, DOWN, kappa=1)(x, x[:, :, :0], x[:, :, :0]), ValueError, "k: expected at least one key"),
+        (lambda: GPA(CUT, DOWN, kappa=1)(x[..., :0], x[..., :0], x), ValueError, "q: expected at least one channel"),
+        (
+            lambda: GPA(GraphPartitioner(EDGES[0]), GraphDownsampler(EDGES[0]), kappa=1)(
+                x[:, :, 0], x[:, :, 0], x[:, :, 0]
+            ),
+            ValueError,
+            r"downsampler: does not fit .*labels: they are for shape \(2,\), got one of shape \(8,\)",
+        ),
+        (lambda: gpa_nd.image(downsample=(4, 4, 4)), ValueError, "downsample: expected 2 numbers, one for each axis"),
+        (lambda: gpa_nd.audio(cells=0), ValueError, "cells: expected numbers of at least 1, got 0"),
+        (lambda: gpa_nd.video(downsample=2.0), TypeError, "downsample: expected an int or a tuple of ints, got 2.0"),
+        (lambda: gpa_nd.graph(EDGES, 2), ValueError, "edge_index: "),
+        (lambda: gpa_nd.graph(EDGES, 3, cells=0), ValueError, "cells: expected at least 1, got 0"),
+    ],
+)
+def test_bad_input_is_named(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
