@@ -1,0 +1,1 @@
+"""Applications built on `gpa_nd`, each runnable from the repository root."""
