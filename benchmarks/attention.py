@@ -1,9 +1,9 @@
 """GPA against dense attention over all tokens, in one run: ``python -m benchmarks.attention``.
 
 Every row times one forward pass of a ready GPA, both phases and all rearranging counted, and one forward pass of
-``torch.nn.functional.scaled_dot_product_attention`` over the same tokens, turn by turn on the same machine. Machines are
-noisy, so that only the ratio means anything. Dense attention is left out above ``--dense-limit`` tokens, where it takes
-minutes.
+``torch.nn.functional.scaled_dot_product_attention`` over the same tokens, turn by turn on the same machine. Machines
+are noisy, so that only the ratio means anything. Dense attention is left out above ``--dense-limit`` tokens, where it
+takes minutes.
 """
 
 from __future__ import annotations
