@@ -126,12 +126,12 @@ def graph(
 ) -> GPA:
     """GPA over the nodes of one graph (B, H, nodes, c).
 
-    Groups come from heavy-edge matching, cells from coarsening on; see :meth:`GraphDownsampler.from_edges` and
-    :meth:`GraphPartitioner.from_edges`.
+    Groups come from heavy-edge matching, cells from coarsening on; see :meth:`.GraphDownsampler.from_edges` and
+    :meth:`.GraphPartitioner.from_edges`.
 
     Args:
         edge_index: (2, e) pairs of nodes, in either or both directions.
-        num_nodes: n.
+        num_nodes: n, how many nodes there are.
         downsample: most nodes in a group.
         cells: cells of coarse nodes.
         kappa: relevant coarse nodes of each cell.

@@ -77,7 +77,7 @@ class Layout:
 
     @property
     def members(self) -> Partition:
-        """The elements under each coarse key that Phase 2 gathers: ``key_members``, else ``key_groups``."""
+        """The elements under each coarse key that Phase 2 gathers, ``key_members`` or else ``key_groups``."""
         return self.key_groups if self.key_members is None else self.key_members
 
     @cached_property

@@ -24,7 +24,7 @@ class CopyAttention(nn.Module):
         target_channels: channels of the target.
         source_channels: channels of the source.
         out_channels: channels of the value, all heads together.
-        attention: a :class:`~gpa_nd.GPA`, or any callable (q, k, v) → out on (B, heads, *shape, channels).
+        attention: a :class:`~gpa_nd.GPA`, or any callable (q, k, v) → out on ``(B, heads, *shape, channels)``.
         heads: attention heads; the paper uses one.
         key_channels: channels of query and key, all heads together; ``out_channels`` by default.
         fuse: ``"concat"`` returns target_channels + out_channels channels, ``"residual"`` adds and wants the two equal.
@@ -88,11 +88,11 @@ class CopyAttention(nn.Module):
         """Copy from the source into the target.
 
         Args:
-            target: (B, target_channels, *query_shape).
-            source: (B, source_channels, *key_shape).
+            target: ``(B, target_channels, *query_shape)``.
+            source: ``(B, source_channels, *key_shape)``.
 
         Returns:
-            (B, target_channels + out_channels, *query_shape), or (B, target_channels, *query_shape) with a residual.
+            ``(B, target_channels + out_channels, *query_shape)``; a residual is ``(B, target_channels, *query_shape)``.
 
         Raises:
             ValueError: wrong rank or number of channels, or a batch that differs.

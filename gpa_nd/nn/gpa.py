@@ -101,12 +101,12 @@ class GPA(nn.Module):
         """Attend from every query to the keys that are relevant to its cell.
 
         Args:
-            q: (B, H, *query_shape, c) queries.
-            k: (B, H, *key_shape, c) keys.
-            v: (B, H, *key_shape, c_v) values.
+            q: ``(B, H, *query_shape, c)`` queries.
+            k: ``(B, H, *key_shape, c)`` keys.
+            v: ``(B, H, *key_shape, c_v)`` values.
 
         Returns:
-            (B, H, *query_shape, c_v).
+            ``(B, H, *query_shape, c_v)``.
 
         Raises:
             TypeError: not tensors of one floating point dtype.

@@ -33,7 +33,7 @@ class Downsampler(ABC):
 
     @property
     def num_axes(self) -> int:
-        """How many axes of a tensor are elements: 1 where elements are only numbered (a graph, a mesh, a sphere)."""
+        """How many axes of a tensor are elements; 1 where elements are only numbered (a graph, a mesh, a sphere)."""
         return 1
 
     def coarse_shape(self, shape: Shape) -> tuple[int, ...]:
@@ -48,10 +48,10 @@ class Downsampler(ABC):
         """Mean over each group's members.
 
         Args:
-            x: (..., *shape, c).
+            x: ``(..., *shape, c)``.
 
         Returns:
-            (..., *coarse_shape, c), in the dtype of x; float16 and bfloat16 are added up in float32.
+            ``(..., *coarse_shape, c)``, in the dtype of x; float16 and bfloat16 are added up in float32.
 
         Raises:
             ValueError: too few axes, or a shape that the geometry does not have.

@@ -42,7 +42,7 @@ class GraphDownsampler(Downsampler):
 
         Args:
             edge_index: (2, e) pairs of nodes, in either or both directions.
-            num_nodes: n.
+            num_nodes: n, how many nodes there are.
             factor: most nodes in a group. Groups never join two components, so isolated nodes stay alone.
             edge_weight: (e,) how strongly the nodes of an edge belong together; 1 by default.
 

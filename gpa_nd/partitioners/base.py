@@ -33,14 +33,14 @@ class Partitioner(ABC):
 
     @property
     def num_axes(self) -> int:
-        """How many axes of a tensor are elements: 1 where elements are only numbered (a graph, a mesh, a sphere)."""
+        """How many axes of a tensor are elements; 1 where elements are only numbered (a graph, a mesh, a sphere)."""
         return 1
 
     def partition(self, x: Shaped[Tensor, "*batch_and_shape c"]) -> tuple[Shaped[Tensor, "*batch _size c"], ...]:
         """F_m(x) (Definition 3).
 
         Args:
-            x: (..., *shape, c).
+            x: ``(..., *shape, c)``.
 
         Returns:
             m tensors (..., size, c); their elements are in row-major order of the structure.
@@ -61,7 +61,7 @@ class Partitioner(ABC):
             shape: the sizes of the element axes.
 
         Returns:
-            (..., *shape, c).
+            ``(..., *shape, c)``.
 
         Raises:
             ValueError: wrong number of cells, or a cell of the wrong size.
