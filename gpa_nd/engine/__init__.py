@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
 import torch
@@ -60,19 +61,7 @@ def select_keys(
     check_tokens({"q": q, "k": k}, layout)
     check_kappa(kappa)
     check_choices(scale, affinity, backend)
-    if not q.shape[0] * q.shape[1] * q.shape[2]:
-        shape = (*q.shape[:2], len(layout.query_cells), min(kappa, len(layout.key_groups)))
-        return torch.empty(shape, dtype=torch.int64, device=q.device)
-    scale = q.shape[-1] ** -0.5 if scale is None else scale
-    match backend:
-        case "reference":
-            from gpa_nd.engine import reference
-
-            return reference.select_keys(q, k, layout, kappa, scale, affinity)
-        case _:
-            from gpa_nd.engine import blocked
-
-            return blocked.select_keys(q, k, layout, kappa, scale, affinity)
+    return _select_keys(q, k, layout, kappa, scale, affinity, backend)
 
 
 def attend(
@@ -97,7 +86,7 @@ def attend(
         relevant: (B, H, m, r) int64 coarse keys of each cell, as from :func:`select_keys`; −1 names none, −2 makes the
             cell NaN.
         logits: (B, H, m, r) added to the scores of all elements under each selected coarse key; differentiable. The way
-            in for a selection that learns, a coarse prior or a position bias.
+            in for a selection that learns, a coarse prior or a position bias. −∞ removes the key.
         scale: factor of the affinity; 1/√c by default.
         affinity: ``"dot"`` (q·k · scale) or ``"euclidean"`` (−|q − k|² · scale).
         backend: ``"reference"``, ``"torch"``, or ``"auto"``, the fastest that can run. ``"triton"`` is not there yet.
@@ -121,18 +110,10 @@ def attend(
     check_tokens({"q": q, "k": k, "v": v}, layout)
     check_choices(scale, affinity, backend)
     check_relevant(relevant, logits, q, layout)
-    if not q.shape[0] * q.shape[1] * q.shape[2]:
-        return q.new_empty(*q.shape[:3], v.shape[-1])
-    scale = q.shape[-1] ** -0.5 if scale is None else scale
-    match backend:
-        case "reference":
-            from gpa_nd.engine import reference
-
-            return reference.attend(q, k, v, layout, relevant, logits, scale, affinity)
-        case _:
-            from gpa_nd.engine import blocked
-
-            return blocked.attend(q, k, v, layout, relevant, logits, scale, affinity)
+    if logits is not None:  # a logit of −∞ removes the key, also where it is the only one
+        removed = logits.isneginf()
+        relevant, logits = relevant.masked_fill(removed & (relevant >= 0), -1), logits.masked_fill(removed, 0)
+    return _attend(q, k, v, layout, relevant, logits, scale, affinity, backend)
 
 
 def gpa_attention(
@@ -180,9 +161,63 @@ def gpa_attention(
     check_kappa(kappa)
     check_choices(scale, affinity, backend)
     sees_all = kappa >= len(layout.key_groups) and layout.members.covers and layout.key_ranges is None
-    if backend == "auto" and sees_all and q.numel():
+    if backend == "auto" and affinity == "dot" and sees_all and q.shape[:-1].numel():
         from gpa_nd.engine import blocked
 
-        return blocked.dense(q, k, v, q.shape[-1] ** -0.5 if scale is None else scale, affinity)
-    relevant = select_keys(q, k, layout, kappa=kappa, scale=scale, affinity=affinity, backend=backend)
-    return attend(q, k, v, layout, relevant, scale=scale, affinity=affinity, backend=backend)
+        with _own_precision(q):
+            return blocked.dense(q, k, v, _scale(scale, q))
+    relevant = _select_keys(q, k, layout, kappa, scale, affinity, backend)
+    return _attend(q, k, v, layout, relevant, None, scale, affinity, backend)
+
+
+def _select_keys(
+    q: Tensor, k: Tensor, layout: Layout, kappa: int, scale: float | None, affinity: Affinity, backend: Backend
+) -> Tensor:
+    if not q.shape[:-1].numel():
+        shape = (*q.shape[:2], len(layout.query_cells), min(kappa, len(layout.key_groups)))
+        return torch.empty(shape, dtype=torch.int64, device=q.device)
+    with _own_precision(q):
+        match backend:
+            case "reference":
+                from gpa_nd.engine import reference
+
+                return reference.select_keys(q, k, layout, kappa, _scale(scale, q), affinity)
+            case _:
+                from gpa_nd.engine import blocked
+
+                return blocked.select_keys(q, k, layout, kappa, _scale(scale, q), affinity)
+
+
+def _attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    layout: Layout,
+    relevant: Tensor,
+    logits: Tensor | None,
+    scale: float | None,
+    affinity: Affinity,
+    backend: Backend,
+) -> Tensor:
+    if not q.shape[:-1].numel():  # empty, but a part of the graph that gradients go through
+        return q.new_zeros(*q.shape[:3], v.shape[-1]) + 0 * (q.sum() + k.sum() + v.sum())
+    with _own_precision(q):
+        match backend:
+            case "reference":
+                from gpa_nd.engine import reference
+
+                return reference.attend(q, k, v, layout, relevant, logits, _scale(scale, q), affinity)
+            case _:
+                from gpa_nd.engine import blocked
+
+                return blocked.attend(q, k, v, layout, relevant, logits, _scale(scale, q), affinity)
+
+
+def _scale(scale: float | None, q: Tensor) -> float:
+    return q.shape[-1] ** -0.5 if scale is None else scale
+
+
+def _own_precision(q: Tensor) -> AbstractContextManager[object]:
+    """Autocast would round the coarse logits of float32 inputs to half precision; the dtype of q, k and v decides."""
+    kind = q.device.type
+    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()

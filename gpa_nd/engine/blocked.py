@@ -1,6 +1,7 @@
 """Backend "torch": Algorithm 1 for a block of cells at a time, on every device that PyTorch has.
 
-Neither the n_q' × n_k' affinity nor all gathered keys are held at once. Batch and heads are one axis h throughout.
+Neither the n_q' × n_k' affinity nor, unless autograd has to keep them, all gathered keys are held at once. Batch and
+heads are one axis h throughout.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from gpa_nd.engine.blocks import Block, CellBlocks
 from gpa_nd.layout import Layout
 from gpa_nd.partition import Partition
 
+ROWS_AT_ONCE = 256  # coarse queries that a matrix product needs to be worth its while
+
 
 @torch.no_grad()
 def select_keys(
@@ -24,18 +27,19 @@ def select_keys(
         _wide(_not_finite_to_nan(groups.mean(x.flatten(0, 1))))
         for groups, x in ((layout.query_groups, q), (layout.key_groups, k))
     )
-    bias = None
-    if affinity == "euclidean":  # |q|² is the same for all keys of a row, so that softmax does not see it
-        bias, scale = k_low.square().sum(-1)[:, None] * -scale, 2 * scale
-    k_low = (k_low * scale).mT
-    row = k_low.shape[0] * k_low.shape[-1]
-    blocks = CellBlocks(layout.query_cells, lambda size: size * row, _limit(q))
+    n_k, limit = k_low.shape[1], _limit(q)
     chosen = []
-    for block in blocks:
-        hidden = _hidden(layout, block)
-        sums = _cell_sums(q_low, k_low, bias, block, hidden, rows=max(1, _limit(q) // row))
-        chosen.append(_most_relevant(sums, hidden, kappa))
-    return torch.unflatten(blocks.join_cells(chosen), 0, q.shape[:2])
+    heads_at_once = max(1, limit // (ROWS_AT_ONCE * n_k))
+    for q_some, k_some in zip(q_low.split(heads_at_once), k_low.split(heads_at_once), strict=True):
+        row = len(k_some) * n_k
+        blocks = CellBlocks(layout.query_cells, limit, per_element=row)
+        of_blocks = []
+        for block in blocks:
+            hidden = _hidden(layout, block)
+            sums = _cell_sums(q_some, k_some, block, hidden, scale, affinity, rows=max(1, limit // row))
+            of_blocks.append(_most_relevant(sums, hidden, kappa))
+        chosen.append(blocks.join_cells(of_blocks))
+    return torch.unflatten(torch.cat(chosen), 0, q.shape[:2])
 
 
 def attend(
@@ -53,41 +57,41 @@ def attend(
     limit = 2**62 if _needs_grad(q, k, v, logits) else _limit(q)
     batch, members = q.shape[:2], layout.members
     q, k, v, relevant = (x.flatten(0, 1) for x in (q, k, v, relevant))
-    widest = min(relevant.shape[-1] * members.largest, members.num_elements)
-    element = len(q) * (k.shape[-1] + v.shape[-1])
-    blocks = CellBlocks(layout.fine_cells, lambda size: element * (size + widest), limit)
-    gaps = not members.uniform or bool((relevant < 0).any())
+    spoilt = (relevant == -2).any(-1)[..., None, None] if bool((relevant == -2).any()) else None
+    widest = _most_members(members, relevant.shape[-1])
+    row = len(q) * (k.shape[-1] + v.shape[-1])
+    scores = len(q) * widest if affinity == "euclidean" else 0  # what the fused path need not hold
+    blocks = CellBlocks(layout.fine_cells, limit, per_element=row + scores, per_cell=row * widest)
+    gaps = not members.uniform or bool((relevant == -1).any())
     outs = []
     for block in blocks:
-        chosen = relevant.index_select(1, block.cells)
-        index, slot, seen = _upsample(chosen, members, gaps)
+        index, slot, seen = _upsample(relevant.index_select(1, block.cells), members, widest if gaps else None)
         bias = None if logits is None else logits.flatten(0, 1).index_select(1, block.cells).gather(-1, slot)
         q_cells = torch.unflatten(q.index_select(1, block.elements.flatten()), 1, block.elements.shape)
+        if spoilt is not None:  # nothing of a cell that is NaN may reach the gradients of others
+            q_cells = q_cells.masked_fill(spoilt.index_select(1, block.cells), 0)
         out = _attention(q_cells, _gather(k, index, seen), _gather(v, index, seen), seen, bias, scale, affinity)
-        outs.append(out.masked_fill((chosen == -2).any(-1)[..., None, None], torch.nan))
+        outs.append(out if spoilt is None else out.masked_fill(spoilt.index_select(1, block.cells), torch.nan))
     return torch.unflatten(blocks.join_elements(outs), 0, batch)
 
 
-def dense(q: Tensor, k: Tensor, v: Tensor, scale: float, affinity: str) -> Float[Tensor, "b h n_q c_v"]:
-    """What both phases give when every coarse key is selected, without gathering anything."""
-    out = _attention(q, k, v, None, None, scale, affinity)
+def dense(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Float[Tensor, "b h n_q c_v"]:
+    """What both phases give when every coarse key is selected: dense attention, and NaN where they answer NaN."""
+    out = _fused(q, k, v, None, scale)
     rankable = q.isfinite().all(-1, keepdim=True) & k.isfinite().all(-1).all(-1)[..., None, None]
     return out.masked_fill(~rankable, torch.nan)
 
 
 def _cell_sums(
-    q_low: Tensor, k_low: Tensor, bias: Tensor | None, block: Block, hidden: Tensor | None, rows: int
+    q_low: Tensor, k_low: Tensor, block: Block, hidden: Tensor | None, scale: float, affinity: str, rows: int
 ) -> Float[Tensor, "h m n_k"]:
     """Sum of softmax(q_low k_low) over the coarse queries of each cell (lines 6–10), at most ``rows`` at a time."""
     cells, size = block.elements.shape
-    sums = q_low.new_zeros(len(q_low), cells, k_low.shape[-1])
+    sums = q_low.new_zeros(len(q_low), cells, k_low.shape[1])
     step = max(1, rows // cells)
     for start in range(0, size, step):
         part = block.elements[:, start : start + step]
-        scores = q_low.index_select(1, part.flatten()) @ k_low
-        if bias is not None:
-            scores += bias
-        scores = torch.unflatten(scores, 1, part.shape)
+        scores = torch.unflatten(_scores(q_low.index_select(1, part.flatten()), k_low, scale, affinity), 1, part.shape)
         if hidden is not None:
             scores.masked_fill_(hidden[:, None], -torch.inf)
         weights = scores.softmax(-1)
@@ -111,23 +115,29 @@ def _most_relevant(sums: Tensor, hidden: Tensor | None, kappa: int) -> Int[Tenso
     return index.masked_fill(value < 0, -1).masked_fill(unrankable, -2)[..., :kappa]
 
 
+def _most_members(members: Partition, kappa: int) -> int:
+    """The most elements that κ coarse keys can have under them: a width that no value of any tensor can sway."""
+    sizes = members.host_offsets.diff()
+    return max(1, int(sizes.topk(min(kappa, len(sizes))).values.sum()))
+
+
 def _upsample(
-    chosen: Int[Tensor, "h m kappa"], members: Partition, gaps: bool
+    chosen: Int[Tensor, "h m kappa"], members: Partition, width: int | None
 ) -> tuple[Int[Tensor, "h m r"], Int[Tensor, "h m r"], Bool[Tensor, "h m r"] | None]:
     """Line 15: the elements under the chosen coarse keys, which of the κ each comes from, and which of them are real.
 
-    With gaps (groups of different sizes, or entries that name no key) the real ones of a cell come first.
+    A width is given where there are gaps (groups of different sizes, or entries that name no key): the real elements of
+    a cell then come first, and the rest of the width is padding.
     """
-    if not gaps:
-        elements = members.order.view(-1, members.largest)[chosen]
+    named = chosen.clamp_min(0)
+    if width is None:
+        elements = members.order.view(-1, members.largest)[named]
         slot = torch.arange(chosen.shape[-1], device=chosen.device).repeat_interleave(members.largest)
         return elements.flatten(-2), slot.expand(*chosen.shape[:2], -1), None
-    named = chosen.clamp_min(0)
-    stops = torch.where(chosen >= 0, members.sizes[named], 0).cumsum(-1)
-    longest = max(1, int(stops[..., -1].max())) if stops.numel() else 1
-    place = torch.arange(longest, device=chosen.device).expand(*chosen.shape[:2], -1).contiguous()
+    place = torch.arange(width, device=chosen.device).expand(*chosen.shape[:2], -1).contiguous()
     if not chosen.shape[-1]:
         return torch.zeros_like(place), place, torch.zeros_like(place, dtype=torch.bool)
+    stops = torch.where(chosen >= 0, members.sizes[named], 0).cumsum(-1)
     seen = place < stops[..., -1:]
     slot = torch.searchsorted(stops, place, right=True).clamp_max(chosen.shape[-1] - 1)
     group = named.gather(-1, slot)
@@ -153,35 +163,38 @@ def _attention(
     affinity: str,
 ) -> Float[Tensor, "h m s c_v"]:
     """Line 17: softmax attention of each cell's queries over the keys of the cell; zeros where none is seen."""
-    dtype, c_v = v.dtype, v.shape[-1]
-    if bias is not None or affinity == "euclidean":  # float16 and bfloat16 would be too coarse for a bias
+    dtype = v.dtype
+    if bias is not None or affinity == "euclidean":  # float16 and bfloat16 would be too coarse
         q, k, v = _wide(q), _wide(k), _wide(v)
-        bias = None if bias is None else bias.to(q.dtype)
-    if affinity == "euclidean":
-        distance = k.square().sum(-1) * -scale
-        bias, scale = distance if bias is None else bias + distance, 2 * scale
-    mask = bias
+    mask = None if bias is None else bias.to(q.dtype)
     if seen is not None:
         hidden = ~seen & seen.any(-1, keepdim=True)
-        mask = ~hidden if bias is None else bias.masked_fill(hidden, -torch.inf)
+        mask = ~hidden if mask is None else mask.masked_fill(hidden, -torch.inf)
     mask = None if mask is None else mask[:, :, None]
-    if q.dtype in (torch.float32, torch.float64) and _needs_grad(q, k, v, mask):
-        # The backward of the fused path errs up to seven times as much as this does; in half precision that is nothing.
-        out = _scores(q, k, scale, mask).softmax(-1) @ v
-    else:
-        widest = max(q.shape[-1], c_v)  # the fused path wants as many channels in v as in q and k
-        q, k, v = (x if x.shape[-1] == widest else F.pad(x, (0, widest - x.shape[-1])) for x in (q, k, v))
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)[..., :c_v]
-    out = out.to(dtype)
-    return out if seen is None else out.masked_fill(~seen.any(-1)[..., None, None], 0)
+    exact = q.dtype in (torch.float32, torch.float64) and _needs_grad(q, k, v, mask)
+    if affinity == "dot" and not exact:
+        out = _fused(q, k, v, mask, scale)
+    else:  # the backward of the fused path errs up to seven times as much as this one does
+        scores = _scores(q, k, scale, affinity)
+        if mask is not None:
+            scores = scores + mask if mask.is_floating_point() else scores.masked_fill(~mask, -torch.inf)
+        out = scores.softmax(-1) @ v
+    return out.to(dtype) if seen is None else out.to(dtype).masked_fill(~seen.any(-1)[..., None, None], 0)
 
 
-def _scores(q: Tensor, k: Tensor, scale: float, mask: Tensor | None) -> Float[Tensor, "h m s r"]:
-    """Q kᵀ · scale with a mask as the fused path takes it: what may be seen, or what is added."""
-    scores = (q * scale) @ k.mT
-    if mask is None:
-        return scores
-    return scores + mask if mask.is_floating_point() else scores.masked_fill(~mask, -torch.inf)
+def _fused(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float) -> Float[Tensor, "h m s c_v"]:
+    """PyTorch's own attention, whose fused path wants as many channels in v as in q and k."""
+    c_v = v.shape[-1]
+    widest = max(q.shape[-1], c_v)
+    q, k, v = (x if x.shape[-1] == widest else F.pad(x, (0, widest - x.shape[-1])) for x in (q, k, v))
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)[..., :c_v]
+
+
+def _scores(q: Tensor, k: Tensor, scale: float, affinity: str) -> Float[Tensor, "*batch n_q n_k"]:
+    """q·k · scale, or −|q − k|² · scale from differences: the expanded square is wrong far away from the origin."""
+    if affinity == "dot":
+        return (q * scale) @ k.mT
+    return torch.cdist(q, k, compute_mode="donot_use_mm_for_euclid_dist").square() * -scale
 
 
 def _needs_grad(*tensors: Tensor | None) -> bool:

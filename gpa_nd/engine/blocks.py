@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -29,23 +29,24 @@ class Block:
 
 
 class CellBlocks:
-    """The cells of a partition, largest first, as many at a time as a limit allows.
+    """The cells of a partition, largest first, as many at a time as a limit allows, none less than half the largest.
 
     Args:
         partition: whose cells are meant.
-        cost: what one cell of a given size costs.
-        limit: what a block may cost; one that holds a single cell may cost more.
+        limit: how many numbers a block may hold; one of a single cell may hold more.
+        per_element: how many there are for each element of a cell.
+        per_cell: how many there are for each cell besides.
     """
 
-    def __init__(self, partition: Partition, cost: Callable[[int], int], limit: int) -> None:
+    def __init__(self, partition: Partition, limit: int, per_element: int, per_cell: int = 0) -> None:
         self.partition = partition
-        sizes = partition.host_offsets.diff()
-        self.by_size = sizes.argsort(descending=True, stable=True)
+        sizes, self.by_size = partition.host_offsets.diff().sort(descending=True, stable=True)
         self.spans: list[tuple[int, int, int]] = []
         start = 0
         while start < len(partition):
-            size = int(sizes[self.by_size[start]])
-            stop = min(len(partition), start + max(1, limit // max(1, cost(size))))
+            size = int(sizes[start])
+            half_as_large = int(torch.searchsorted(-sizes, -((size + 1) // 2), right=True))
+            stop = min(half_as_large, start + max(1, limit // (size * per_element + per_cell)))
             self.spans.append((start, stop, size))
             start = stop
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from gpa_nd.layout import Layout
 
 
+@torch.no_grad()
 def select_keys(
     q: Tensor, k: Tensor, layout: Layout, kappa: int, scale: float, affinity: str
 ) -> Int[Tensor, "b h m kappa"]:
@@ -50,10 +51,9 @@ def attend(
 def affinities(q: Tensor, k: Tensor, scale: float, affinity: str) -> Float[Tensor, "b h n_q n_k"]:
     """The logits Q Kᵀ · scale, or −|q − k|² · scale; float16 and bfloat16 are computed in float32."""
     q, k = (x.float() if x.dtype in (torch.float16, torch.bfloat16) else x for x in (q, k))
-    dot = q @ k.mT
     if affinity == "dot":
-        return dot * scale
-    return (2 * dot - q.square().sum(-1)[..., :, None] - k.square().sum(-1)[..., None, :]) * scale
+        return q @ k.mT * scale
+    return torch.stack([(row[..., None, :] - k).square().sum(-1) for row in q.unbind(-2)], dim=-2) * -scale
 
 
 def softmax(scores: Tensor, seen: Tensor) -> Float[Tensor, "b h n_q n_k"]:
