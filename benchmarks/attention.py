@@ -4,6 +4,9 @@ Every row times one forward pass of a ready GPA, both phases and all rearranging
 ``torch.nn.functional.scaled_dot_product_attention`` over the same tokens, turn by turn on the same machine. Machines
 are noisy, so that only the ratio means anything. Dense attention is left out above ``--dense-limit`` tokens, where it
 takes minutes.
+
+GPA is many short parallel steps. Beside other busy processes, OpenMP's threads wait for one another far longer than they
+work, unless ``OMP_WAIT_POLICY=passive`` or ``OMP_NUM_THREADS=1`` is set: measure on an idle machine.
 """
 
 from __future__ import annotations
@@ -54,29 +57,30 @@ def grid_graph(size: int) -> gpa_nd.GPA:
     return gpa_nd.graph(torch.cat([across, down], dim=1), size * size)
 
 
-def median_seconds(run: Callable[[], object], repeats: int, device: torch.device) -> float:
-    """Median time of a few runs, after one that warms up."""
-    times = []
-    for _ in range(repeats + 1):
-        start = time.perf_counter()
-        run()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        times.append(time.perf_counter() - start)
-    return statistics.median(times[1:] or times)
+def seconds(run: Callable[[], object], device: torch.device) -> float:
+    """How long one run takes."""
+    start = time.perf_counter()
+    run()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - start
 
 
-def measure(row: Row, device: torch.device, dense_limit: int) -> str:
-    """One line of the table."""
+def measure(row: Row, device: torch.device, dense_limit: int, rounds: int) -> str:
+    """One line of the table: medians over rounds, in each of which GPA and dense attention take turns."""
     q, k, v = torch.randn(3, 1, 1, *row.shape, row.channels, device=device)
-    sparse = median_seconds(lambda: row.gpa(q, k, v), 7, device)
-    line = f"{row.name:<50} {row.tokens:>8,} {sparse * 1e3:>10.1f} ms"
-    if row.tokens > dense_limit:
-        return f"{line} {'–':>13} {'–':>7}"
     flat = [x.flatten(2, -2) for x in (q, k, v)]
-    dense = median_seconds(lambda: F.scaled_dot_product_attention(*flat), 1, device)
-    sparse = min(sparse, median_seconds(lambda: row.gpa(q, k, v), 7, device))  # again, after the long dense run
-    return f"{line} {dense * 1e3:>10.1f} ms {dense / sparse:>6.0f}×"
+    row.gpa(q, k, v)  # makes the layout
+    sparse, dense = [], []
+    for _ in range(rounds):
+        sparse.append(seconds(lambda: row.gpa(q, k, v), device))
+        if row.tokens <= dense_limit:
+            dense.append(seconds(lambda: F.scaled_dot_product_attention(*flat), device))
+    line = f"{row.name:<50} {row.tokens:>8,} {statistics.median(sparse) * 1e3:>10.1f} ms"
+    if not dense:
+        return f"{line} {'–':>13} {'–':>7}"
+    ratio = statistics.median(dense) / statistics.median(sparse)
+    return f"{line} {statistics.median(dense) * 1e3:>10.1f} ms {ratio:>6.0f}×"
 
 
 @torch.no_grad()
@@ -85,6 +89,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu", help="where to measure (default: cpu)")
     parser.add_argument("--dense-limit", type=int, default=70_000, help="most tokens for dense attention")
+    parser.add_argument(
+        "--rounds", type=int, default=5, help="how often GPA and dense attention take turns (default: 5)"
+    )
     parser.add_argument("--only", default="", help="measure only the rows whose name contains this")
     options = parser.parse_args()
     device = torch.device(options.device)
@@ -94,7 +101,7 @@ def main() -> None:
     print(f"{'':<50} {'tokens':>8} {'GPA':>13} {'dense':>13} {'ratio':>7}")
     for row in rows():
         if options.only in row.name:
-            print(measure(row, device, options.dense_limit), flush=True)
+            print(measure(row, device, options.dense_limit, options.rounds), flush=True)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from gpa_nd.checks import check_integers
 from gpa_nd.partition import Partition
 
 
@@ -107,8 +108,7 @@ class Layout:
             raise ValueError(f"key_members: expected a partition of {n_k} elements, got one of {members.num_elements}")
 
     def _check_ranges(self, ranges: Tensor) -> None:
-        if ranges.dtype != torch.int64:
-            raise TypeError(f"key_ranges: expected int64, got {ranges.dtype}")
+        check_integers("key_ranges", ranges)
         if ranges.shape != (len(self.query_cells), 2):
             raise ValueError(f"key_ranges: expected shape ({len(self.query_cells)}, 2), got {tuple(ranges.shape)}")
         ordered = (ranges[:, 0] >= 0) & (ranges[:, 0] <= ranges[:, 1]) & (ranges[:, 1] <= len(self.key_groups))

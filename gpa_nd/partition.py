@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Int, Shaped
 from torch import Tensor
 
+from gpa_nd.checks import check_integers, check_tensor
+
 
 @dataclass(frozen=True, eq=False)
 class Partition:
@@ -39,6 +41,7 @@ class Partition:
     covers: bool = True
 
     @classmethod
+    @torch.inference_mode(mode=False)  # a partition outlives the call that needs it first
     def from_labels(cls, labels: Int[Tensor, " n"], elements: Int[Tensor, " n"] | None = None) -> Partition:
         """Divide n elements by the number of the cell that each belongs to.
 
@@ -52,7 +55,7 @@ class Partition:
             ValueError: wrong rank or length, a negative label, a label between 0 and the largest one missing, or
                 ``elements`` not ascending from 0 or more.
         """
-        _check_integers("labels", labels)
+        _check_list("labels", labels)
         labels = labels.long()
         sizes = torch.bincount(_check_labels(labels)) if labels.numel() else labels.new_zeros(0)
         if (missing := (sizes == 0).nonzero()).numel():
@@ -62,7 +65,7 @@ class Partition:
             )
         order = labels.argsort(stable=True)
         if elements is not None:
-            _check_integers("elements", elements)
+            _check_list("elements", elements)
             if elements.shape != labels.shape:
                 raise ValueError(f"elements: expected {len(labels)} of them, one per label, got {len(elements)}")
             if len(elements) and (int(elements[0]) < 0 or bool((elements.diff() <= 0).any())):
@@ -91,11 +94,13 @@ class Partition:
         return self.largest * len(self) == self.num_elements
 
     @cached_property
+    @torch.inference_mode(mode=False)
     def sizes(self) -> Int[Tensor, " m"]:
         """(m,) the number of elements in each cell."""
         return self.offsets.diff()
 
     @cached_property
+    @torch.inference_mode(mode=False)
     def labels(self) -> Int[Tensor, " n"]:
         """(n,) the cell of each element."""
         self._check_covers("labels")
@@ -104,6 +109,7 @@ class Partition:
         return cell_of_place.index_select(0, self.inverse)
 
     @cached_property
+    @torch.inference_mode(mode=False)
     def inverse(self) -> Int[Tensor, " n"]:
         """(n,) the permutation that undoes ``order``: ``x[order][inverse] = x``."""
         self._check_covers("inverse")
@@ -112,6 +118,7 @@ class Partition:
         return inverse
 
     @cached_property
+    @torch.inference_mode(mode=False)
     def table(self) -> Int[Tensor, "m largest"]:
         """(m, largest) the elements of each cell; short rows end in −1."""
         if self.uniform:
@@ -120,6 +127,7 @@ class Partition:
         inside = place < self.offsets[1:, None]
         return torch.where(inside, self.order[place.clamp_max(self.num_elements - 1)], -1)
 
+    @torch.inference_mode(mode=False)
     def to(self, device: torch.device | str) -> Partition:
         """The same partition with its tensors on ``device``; this one, if they are there already."""
         if self.order.device == torch.empty(0, device=device).device:
@@ -180,10 +188,13 @@ class Partition:
             raise ValueError(f"cells: expected cell {first} to hold {sizes[first]} elements, got {got[first]}")
         if not cells:
             raise ValueError("cells: expected at least one; the channels of an empty tensor are not known")
+        if len(others := {(*cell.shape[:-2], cell.shape[-1]) for cell in cells}) > 1:
+            raise ValueError(f"cells: expected the same leading axes and channels, got {sorted(others)}")
         return torch.cat(tuple(cells), dim=-2).index_select(-2, self.inverse)
 
     def _check_elements(self, x: Tensor) -> None:
         self._check_covers("mean and split")
+        check_tensor("x", x)
         if x.ndim < 2 or x.shape[-2] != self.num_elements:
             raise ValueError(f"x: expected shape (..., {self.num_elements}, channels), got {tuple(x.shape)}")
 
@@ -192,10 +203,8 @@ class Partition:
             raise ValueError(f"{what}: this partition leaves elements out, so there is none")
 
 
-def _check_integers(name: str, value: Tensor) -> None:
-    if not isinstance(value, Tensor) or value.dtype.is_floating_point or value.dtype.is_complex:
-        got = value.dtype if isinstance(value, Tensor) else type(value).__name__
-        raise TypeError(f"{name}: expected a tensor of integers, got {got}")
+def _check_list(name: str, value: Tensor) -> None:
+    check_integers(name, value)
     if value.ndim != 1:
         raise ValueError(f"{name}: expected shape (n,), got {tuple(value.shape)}")
 

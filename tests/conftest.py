@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from gpa_nd import GPA, Layout
 from gpa_nd.engine import Backend
@@ -118,3 +119,23 @@ class EveryOther(IndexUpsampler):
 @pytest.fixture
 def every_other() -> type[EveryOther]:
     return EveryOther
+
+
+class LargestTensor(TorchDispatchMode):
+    """Remembers the largest tensor that any operation returns."""
+
+    def __init__(self):
+        super().__init__()
+        self.numel = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for x in out if isinstance(out, tuple | list) else (out,):
+            if isinstance(x, torch.Tensor):
+                self.numel = max(self.numel, x.numel())
+        return out
+
+
+@pytest.fixture
+def largest_tensor() -> type[LargestTensor]:
+    return LargestTensor

@@ -43,7 +43,11 @@ def test_layout_moves_as_a_whole():
             "query_groups: expected a partition of all elements",
         ),
         ({"key_ranges": torch.tensor([[0, 1]])}, ValueError, r"key_ranges: expected shape \(2, 2\), got \(1, 2\)"),
-        ({"key_ranges": torch.tensor([[0.0, 1], [0, 1]])}, TypeError, "key_ranges: expected int64, got torch.float32"),
+        (
+            {"key_ranges": torch.tensor([[0.0, 1], [0, 1]])},
+            TypeError,
+            "key_ranges: expected an int64 or int32 tensor, got torch.float32",
+        ),
         ({"key_ranges": torch.tensor([[0, 1], [1, 3]])}, ValueError, r"key_ranges: .*got \[1, 3\] for cell 1"),
         ({"key_ranges": torch.tensor([[1, 0], [0, 1]])}, ValueError, r"key_ranges: .*got \[1, 0\] for cell 0"),
         ({"key_groups": parts(0, 0, 1).to("meta")}, ValueError, "one device, got cpu and meta"),

@@ -97,7 +97,8 @@ def test_any_labels_without_a_gap_make_a_partition(labels):
         ([0, 0, 2], ValueError, r"labels: .*cell 1 has none"),
         ([-1, 0], ValueError, r"labels: .*from 0 on, got -1"),
         ([[0, 1]], ValueError, r"labels: expected shape \(n,\), got \(1, 2\)"),
-        ([0.0, 1.0], TypeError, r"labels: expected a tensor of integers, got torch.float32"),
+        ([False, True], TypeError, r"labels: expected an int64 or int32 tensor, got torch.bool"),
+        ([0.0, 1.0], TypeError, r"labels: expected an int64 or int32 tensor, got torch.float32"),
     ],
 )
 def test_labels_that_are_no_partition(labels, error, message):
@@ -106,7 +107,7 @@ def test_labels_that_are_no_partition(labels, error, message):
 
 
 def test_labels_that_are_no_tensor():
-    with pytest.raises(TypeError, match="labels: expected a tensor of integers, got list"):
+    with pytest.raises(TypeError, match="labels: expected an int64 or int32 tensor, got list"):
         Partition.from_labels([0, 1])
 
 
@@ -124,6 +125,10 @@ def test_tensors_of_another_size(ragged):
         ragged.mean(torch.zeros(5, 1))
     with pytest.raises(TypeError, match=r"x: expected a floating point tensor, got torch.int64"):
         ragged.mean(torch.zeros(6, 1, dtype=torch.int64))
+    with pytest.raises(TypeError, match="x: expected a tensor, got list"):
+        ragged.mean([1.0] * 6)
+    with pytest.raises(ValueError, match="cells: expected the same leading axes and channels"):
+        ragged.join([torch.zeros(2, 1), torch.zeros(3, 2), torch.zeros(1, 1)])
     with pytest.raises(ValueError, match="cells: expected 3 of them, got 1"):
         ragged.join([torch.zeros(6, 1)])
     with pytest.raises(ValueError, match="cells: expected cell 1 to hold 3 elements, got 2"):

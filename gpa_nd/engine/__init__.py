@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from gpa_nd.engine.arguments import check_choices, check_kappa, check_relevant, check_tokens
+from gpa_nd.checks import check_int
+from gpa_nd.engine.arguments import check_choices, check_relevant, check_tokens
 from gpa_nd.layout import Layout
 
 Affinity = Literal["dot", "euclidean"]
@@ -59,7 +60,7 @@ def select_keys(
         [[0, 1], [2, 3]]
     """
     check_tokens({"q": q, "k": k}, layout)
-    check_kappa(kappa)
+    check_int("kappa", kappa, at_least=1)
     check_choices(scale, affinity, backend)
     return _select_keys(q, k, layout, kappa, scale, affinity, backend)
 
@@ -158,7 +159,7 @@ def gpa_attention(
         torch.Size([1, 2, 1536, 16])
     """
     check_tokens({"q": q, "k": k, "v": v}, layout)
-    check_kappa(kappa)
+    check_int("kappa", kappa, at_least=1)
     check_choices(scale, affinity, backend)
     sees_all = kappa >= len(layout.key_groups) and layout.members.covers and layout.key_ranges is None
     if backend == "auto" and affinity == "dot" and sees_all and q.shape[:-1].numel():

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from gpa_nd.checks import check_tensor
 from gpa_nd.layout import Layout
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -45,8 +46,7 @@ def check_structured(tensors: dict[str, Tensor]) -> None:
     """
     q, k = tensors["q"], tensors["k"]
     for name, x in tensors.items():
-        if not isinstance(x, Tensor):
-            raise TypeError(f"{name}: expected a tensor, got {type(x).__name__}")
+        check_tensor(name, x)
         if x.dtype not in DTYPES:
             raise TypeError(f"{name}: expected float16, bfloat16, float32 or float64, got {x.dtype}")
         if x.dtype != q.dtype:
@@ -67,19 +67,6 @@ def check_structured(tensors: dict[str, Tensor]) -> None:
         raise ValueError(f"k: expected {q.shape[-1]} channels as q has, got {k.shape[-1]}")
     if not k.shape[2:-1].numel() and q.shape[2:-1].numel():
         raise ValueError(f"k: expected at least one key for the queries to attend to, got shape {tuple(k.shape)}")
-
-
-def check_kappa(kappa: int) -> None:
-    """How many coarse keys a cell keeps.
-
-    Raises:
-        TypeError: not an int.
-        ValueError: below 1.
-    """
-    if not isinstance(kappa, int) or isinstance(kappa, bool):
-        raise TypeError(f"kappa: expected an int, got {kappa!r}")
-    if kappa < 1:
-        raise ValueError(f"kappa: expected at least 1 coarse key for each cell, got {kappa}")
 
 
 def check_choices(scale: float | None, affinity: str, backend: str) -> None:

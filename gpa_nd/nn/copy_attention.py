@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from gpa_nd.checks import check_int, check_tensor
+
 AttentionFunction = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
@@ -30,7 +32,7 @@ class CopyAttention(nn.Module):
         fuse: ``"concat"`` returns target_channels + out_channels channels, ``"residual"`` adds and wants the two equal.
 
     Raises:
-        TypeError: ``attention`` cannot be called.
+        TypeError: ``attention`` cannot be called, or a number of channels is not an int.
         ValueError: a number of channels below 1 or not divisible by ``heads``, an unknown ``fuse``, or a residual of
             another number of channels.
 
@@ -63,8 +65,7 @@ class CopyAttention(nn.Module):
             "heads": heads,
         }
         for name, count in counts.items():
-            if count < 1:
-                raise ValueError(f"{name}: expected at least 1, got {count}")
+            check_int(name, count, at_least=1)
         for name in ("out_channels", "key_channels"):
             if counts[name] % heads:
                 raise ValueError(f"{name}: expected a multiple of heads = {heads}, got {counts[name]}")
@@ -95,13 +96,19 @@ class CopyAttention(nn.Module):
             ``(B, target_channels + out_channels, *query_shape)``; a residual is ``(B, target_channels, *query_shape)``.
 
         Raises:
-            ValueError: wrong rank or number of channels, or a batch that differs.
+            TypeError: not tensors of one dtype (autocast may mix them).
+            ValueError: wrong rank or number of channels, a batch that differs, or another device.
         """
         for name, x, projection in (("target", target, self.query), ("source", source, self.key)):
+            check_tensor(name, x)
             if x.ndim < 3 or x.shape[1] != projection.in_features:
                 raise ValueError(
                     f"{name}: expected shape (batch, {projection.in_features}, axes …), got {tuple(x.shape)}"
                 )
+        if target.dtype != source.dtype and not torch.is_autocast_enabled(target.device.type):
+            raise TypeError(f"source: expected {target.dtype} as target has, got {source.dtype}")
+        if target.device != source.device:
+            raise ValueError(f"source: expected it on {target.device}, where target is, got {source.device}")
         if target.shape[0] != source.shape[0]:
             raise ValueError(f"source: expected a batch of {target.shape[0]} as target has, got {source.shape[0]}")
         source = source.movedim(1, -1)

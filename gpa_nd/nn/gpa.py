@@ -8,8 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from gpa_nd.checks import check_int
 from gpa_nd.engine import Affinity, Backend, gpa_attention
-from gpa_nd.engine.arguments import check_choices, check_kappa, check_structured
+from gpa_nd.engine.arguments import check_choices, check_structured
 from gpa_nd.layout import Layout
 from gpa_nd.ops.base import Downsampler, IndexUpsampler, Shape
 from gpa_nd.partitioners.base import Partitioner
@@ -59,22 +60,18 @@ class GPA(nn.Module):
         backend: Backend = "auto",
     ) -> None:
         super().__init__()
+        _check_operator("partitioner", partitioner, Partitioner)
+        _check_operator("downsampler", downsampler, Downsampler)
         key_downsampler = downsampler if key_downsampler is None else key_downsampler
-        for name, operator, kind in (
-            ("partitioner", partitioner, Partitioner),
-            ("downsampler", downsampler, Downsampler),
-            ("key_downsampler", key_downsampler, Downsampler),
-            ("key_upsampler", key_upsampler, IndexUpsampler | None),
-        ):
-            if not isinstance(operator, kind):
-                expected = getattr(kind, "__name__", "IndexUpsampler")
-                raise TypeError(f"{name}: expected a {expected}, got {type(operator).__name__}")
-        check_kappa(kappa)
+        _check_operator("key_downsampler", key_downsampler, Downsampler)
+        key_upsampler = key_downsampler.upsampler() if key_upsampler is None else key_upsampler
+        _check_operator("key_upsampler", key_upsampler, IndexUpsampler)
+        check_int("kappa", kappa, at_least=1)
         check_choices(scale, affinity, backend)
-        self.partitioner, self.downsampler, self.key_downsampler = partitioner, downsampler, key_downsampler
-        self.key_upsampler = key_downsampler.upsampler() if key_upsampler is None else key_upsampler
+        self.partitioner, self.downsampler = partitioner, downsampler
+        self.key_downsampler, self.key_upsampler = key_downsampler, key_upsampler
         self.kappa, self.scale, self.affinity, self.backend = kappa, scale, affinity, backend
-        self._layouts: OrderedDict[tuple[object, ...], Layout] = OrderedDict()
+        self._layouts: OrderedDict[tuple[tuple[int, ...], tuple[int, ...], torch.device], Layout] = OrderedDict()
 
     def layout(self, query_shape: Shape, key_shape: Shape, device: torch.device | str = "cpu") -> Layout:
         """The layout for these shapes; the last few are kept.
@@ -87,9 +84,10 @@ class GPA(nn.Module):
         Raises:
             ValueError: a shape that an operator cannot divide; the message names the operator.
         """
-        key = (tuple(query_shape), tuple(key_shape), str(device))
+        device = torch.empty(0, device=device).device  # "cuda" is "cuda:0"
+        key = (tuple(query_shape), tuple(key_shape), device)
         if key not in self._layouts:
-            self._layouts[key] = self._make_layout(*key[:2]).to(device)
+            self._layouts[key] = self._make_layout(*key)
             if len(self._layouts) > LAYOUTS_KEPT:
                 self._layouts.popitem(last=False)
         self._layouts.move_to_end(key)
@@ -129,7 +127,7 @@ class GPA(nn.Module):
         """Copies and pickles make their layouts anew."""
         return {**self.__dict__, "_layouts": OrderedDict()}
 
-    def _make_layout(self, query_shape: tuple[int, ...], key_shape: tuple[int, ...]) -> Layout:
+    def _make_layout(self, query_shape: tuple[int, ...], key_shape: tuple[int, ...], device: torch.device) -> Layout:
         operator = "downsampler"
         try:
             query_groups = self.downsampler.groups(query_shape)
@@ -144,4 +142,9 @@ class GPA(nn.Module):
             raise ValueError(
                 f"{operator}: does not fit queries of shape {query_shape} and keys of shape {key_shape}: {error}"
             ) from error
-        return Layout(query_groups, query_cells, key_groups, key_members)
+        return Layout(query_groups.to(device), query_cells.to(device), key_groups.to(device), key_members.to(device))
+
+
+def _check_operator(name: str, operator: object, kind: type) -> None:
+    if not isinstance(operator, kind):
+        raise TypeError(f"{name}: expected an instance of {kind.__name__}, got {type(operator).__name__}")

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from gpa_nd.checks import check_integers, check_tensor
 from gpa_nd.partition import Partition
 
 Shape = Sequence[int]
@@ -87,8 +88,7 @@ class IndexUpsampler(ABC):
             TypeError: ``index`` is not an integer tensor.
             ValueError: an index outside −1 … coarse elements − 1.
         """
-        if index.dtype.is_floating_point or index.dtype.is_complex or index.dtype == torch.bool:
-            raise TypeError(f"index: expected integers, got {index.dtype}")
+        check_integers("index", index)
         if index.ndim < 1:
             raise ValueError("index: expected shape (..., r), got a single number")
         members = self.members(shape).to(index.device)
@@ -115,8 +115,10 @@ def element_shape(x: Tensor, num_axes: int) -> tuple[int, ...]:
     """The sizes of the element axes of x (..., *shape, c).
 
     Raises:
+        TypeError: x is not a tensor.
         ValueError: x has too few axes.
     """
+    check_tensor("x", x)
     if x.ndim < num_axes + 1:
         raise ValueError(f"x: expected {num_axes} axes of elements and one of channels, got shape {tuple(x.shape)}")
     return tuple(x.shape[-1 - num_axes : -1])

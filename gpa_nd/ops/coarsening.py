@@ -5,12 +5,16 @@ anything are sums of integers (weights become 31-bit fixed-point numbers): the r
 the edges or on the device, and repeats bit for bit.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from itertools import islice
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+
+from gpa_nd.checks import check_int, check_integers, check_tensor
 
 _ROUNDS = 6  # handshakes per level; hardly a node still has a free neighbour afterwards
 _WEIGHTED_ROUNDS = 3  # then the hash alone decides: on a slope of weights few choices are mutual
@@ -20,10 +24,10 @@ _HASH = (1 << 31) - 1
 def heavy_edge_matching(
     edge_index: Int[Tensor, "2 e"], num_nodes: int, factor: int, edge_weight: Float[Tensor, " e"] | None = None
 ) -> Int[Tensor, " n"]:
-    """Group connected nodes, at most `factor` to a group, along heavy edges.
+    """Group connected nodes, at most ``factor`` to a group, along heavy edges.
 
     Pairs are matched in ceil(log2(factor)) levels and one more for what stayed small. At each level every group picks
-    its heaviest edge, and two groups that pick each other merge if together they have at most `factor` nodes. The
+    its heaviest edge, and two groups that pick each other merge if together they have at most ``factor`` nodes. The
     heaviness of an edge of weight w between groups of total weights a and b is (w / a) * (w / b), the share that it has
     at either end: groups grow evenly, and nodes with few neighbours, which would be left over, go first. Groups left
     alone merge with others that have the same heaviest neighbour, so a star shrinks as fast as a path.
@@ -31,16 +35,16 @@ def heavy_edge_matching(
     Args:
         edge_index: (2, e) node numbers. Direction is ignored: the edges between two nodes, either way, add up to one,
             and self-loops are dropped.
-        num_nodes: n, the number of nodes.
-        factor: Most nodes in a group; 1 leaves every node alone. Powers of two fill best.
+        num_nodes: the number n of nodes.
+        factor: most nodes in a group; 1 leaves every node alone. Powers of two fill best.
         edge_weight: (e,) finite weights, not negative; default one each.
 
     Returns:
-        (n,) the group of every node: 0 ... n' - 1, none missing. No group spans two connected components.
+        (n,) the group of every node: 0 … n' - 1, none missing. No group spans two connected components.
 
     Raises:
-        TypeError: If an argument has the wrong type or dtype.
-        ValueError: If a shape, a node number, a weight, `num_nodes` or `factor` is out of range.
+        TypeError: an argument has the wrong type or dtype.
+        ValueError: a shape, a node number, a weight, ``num_nodes`` or ``factor`` is out of range.
 
     Example:
         >>> path = torch.tensor([[0, 1, 2], [1, 2, 3]])
@@ -48,7 +52,7 @@ def heavy_edge_matching(
         [0, 0, 1, 1]
     """
     edge_index = _checked(edge_index, num_nodes, edge_weight)
-    _check_int("factor", factor, at_least=1)
+    check_int("factor", factor, at_least=1)
     labels = torch.arange(num_nodes, device=edge_index.device)
     levels = _levels(edge_index, num_nodes, min(factor, num_nodes), edge_weight)
     for group, *_ in islice(levels, (factor - 1).bit_length() + 1):
@@ -61,21 +65,21 @@ def coarsening_order(
 ) -> Int[Tensor, " n"]:
     """Order the nodes so that neighbours in the graph are near, and contiguous pieces of the order are compact.
 
-    Matching as in `heavy_edge_matching` goes on until every connected component is one group; the order reads the
+    Matching as in ``heavy_edge_matching`` goes on until every connected component is one group; the order reads the
     leaves of that tree, components one after another. Children of a group are placed from the root down, each towards
     the side on which its neighbours already lie, near ones counting more.
 
     Args:
         edge_index: (2, e) node numbers; direction and self-loops are ignored.
-        num_nodes: n, the number of nodes.
+        num_nodes: the number n of nodes.
         edge_weight: (e,) finite weights, not negative; default one each.
 
     Returns:
         (n,) node numbers, each once.
 
     Raises:
-        TypeError: If an argument has the wrong type or dtype.
-        ValueError: If a shape, a node number, a weight or `num_nodes` is out of range.
+        TypeError: an argument has the wrong type or dtype.
+        ValueError: a shape, a node number, a weight or ``num_nodes`` is out of range.
 
     Example:
         >>> shuffled_path = torch.tensor([[2, 0, 3], [0, 3, 1]])
@@ -109,12 +113,12 @@ def coarse_edges(
         edge_weight: (e,) weights; default one each, so that the sums are counts.
 
     Returns:
-        (2, f) group numbers, sorted by first and then second row, and (f,) weights: the dtype of `edge_weight`, or
+        (2, f) group numbers, sorted by first and then second row, and (f,) weights: the dtype of ``edge_weight``, or
         float32.
 
     Raises:
-        TypeError: If an argument has the wrong type or dtype.
-        ValueError: If a shape, a node number or a weight is out of range.
+        TypeError: an argument has the wrong type or dtype.
+        ValueError: a shape, a node number or a weight is out of range.
 
     Example:
         >>> path = torch.tensor([[0, 1, 1, 2, 2, 3], [1, 0, 2, 1, 3, 2]])
@@ -122,7 +126,7 @@ def coarse_edges(
         >>> edges.tolist(), weight.tolist()
         ([[0, 1], [1, 0]], [1.0, 1.0])
     """
-    _check_integers("labels", labels)
+    check_integers("labels", labels)
     if labels.ndim != 1 or (labels < 0).any():
         raise ValueError(f"labels: expected shape (n,) and no negative number, got {tuple(labels.shape)}")
     edge_index = _checked(edge_index, labels.numel(), edge_weight)
@@ -192,7 +196,7 @@ def _merge(low: Tensor, high: Tensor, weight: Tensor, size: Tensor, limit: int) 
 def _merge_two_hop(
     leader: Tensor, free: Tensor, low: Tensor, high: Tensor, key: Tensor, size: Tensor, limit: int
 ) -> None:
-    """Give the free nodes that share their heaviest neighbour, the hub, a common leader, up to `limit` in size."""
+    """Give the free nodes that share their heaviest neighbour, the hub, a common leader, up to ``limit`` in size."""
     from_low, from_high = _at(low, free).nonzero().squeeze(1), _at(high, free).nonzero().squeeze(1)
     node, other = torch.cat([low[from_low], high[from_high]]), torch.cat([high[from_low], low[from_high]])
     rank = torch.cat([key[from_low], key[from_high]])
@@ -205,7 +209,7 @@ def _merge_two_hop(
     end = size[node].cumsum(0)
     start = end - size[node]
     start_of_hub = torch.where(_changes(hub[node]), start, 0).cummax(0).values
-    # Bins of `limit` along each hub's list; what straddles two stays alone (nothing does at powers of two).
+    # Bins of ``limit`` along each hub's list; what straddles two stays alone (nothing does at powers of two).
     bin_ = (start - start_of_hub) // limit
     whole = (bin_ == (end - start_of_hub - 1) // limit).nonzero().squeeze(1)
     node, bin_ = node[whole], bin_[whole]
@@ -242,7 +246,7 @@ def _grouped(key: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _at(index: Tensor, value: Tensor) -> Tensor:
-    """`value[index]`, two to four times as fast on a CPU."""
+    """``value[index]``, two to four times as fast on a CPU."""
     return value.index_select(0, index)
 
 
@@ -260,36 +264,21 @@ def _hash(key: Tensor) -> Tensor:
 
 def _checked(edge_index: Tensor, num_nodes: int, edge_weight: Tensor | None) -> Tensor:
     """Check the arguments that describe a graph and return the edges as int64."""
-    _check_int("num_nodes", num_nodes, at_least=0)
-    _check_integers("edge_index", edge_index)
+    check_int("num_nodes", num_nodes, at_least=0)
+    check_integers("edge_index", edge_index)
     if edge_index.ndim != 2 or edge_index.shape[0] != 2:
         raise ValueError(f"edge_index: expected shape (2, e), got {tuple(edge_index.shape)}")
     if edge_index.numel():
         lowest, highest = (int(bound) for bound in edge_index.aminmax())
         if lowest < 0 or highest >= num_nodes:
-            raise ValueError(f"edge_index: expected numbers in 0 ... {num_nodes - 1}, got {lowest} ... {highest}")
+            raise ValueError(f"edge_index: expected numbers in 0 … {num_nodes - 1}, got {lowest} … {highest}")
     if edge_weight is not None:
-        if not isinstance(edge_weight, Tensor) or not edge_weight.is_floating_point():
-            raise TypeError(f"edge_weight: expected a floating-point tensor, got {_kind(edge_weight)}")
+        check_tensor("edge_weight", edge_weight)
+        if not edge_weight.is_floating_point():
+            raise TypeError(f"edge_weight: expected a floating point tensor, got {edge_weight.dtype}")
         if edge_weight.shape != edge_index.shape[1:]:
             raise ValueError(f"edge_weight: expected shape ({edge_index.shape[1]},), got {tuple(edge_weight.shape)}")
         bad = edge_weight[~(torch.isfinite(edge_weight) & (edge_weight >= 0))]
         if bad.numel():
             raise ValueError(f"edge_weight: expected finite weights >= 0, got {float(bad[0])}")
     return edge_index.long()
-
-
-def _check_integers(name: str, value: Tensor) -> None:
-    if not isinstance(value, Tensor) or value.dtype not in (torch.int64, torch.int32):
-        raise TypeError(f"{name}: expected an int64 or int32 tensor, got {_kind(value)}")
-
-
-def _check_int(name: str, value: int, *, at_least: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{name}: expected an int, got {_kind(value)}")
-    if value < at_least:
-        raise ValueError(f"{name}: expected an int >= {at_least}, got {value}")
-
-
-def _kind(value: object) -> str:
-    return f"a tensor of {value.dtype}" if isinstance(value, Tensor) else type(value).__name__

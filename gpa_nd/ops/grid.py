@@ -133,8 +133,8 @@ def for_axes(name: str, value: PerAxis, shape: Shape) -> tuple[int, ...]:
     Raises:
         ValueError: a tuple of another length than ``shape``, or a grid without axes.
     """
-    if not shape:
-        raise ValueError(f"shape: expected the sizes of at least one axis, got {tuple(shape)}")
+    if not shape or min(shape) < 0:
+        raise ValueError(f"shape: expected the sizes of at least one axis, none negative, got {tuple(shape)}")
     numbers = (value,) * len(shape) if isinstance(value, int) else value
     if len(numbers) != len(shape):
         raise ValueError(f"{name}: expected {len(shape)} numbers for a grid of shape {tuple(shape)}, got {value}")

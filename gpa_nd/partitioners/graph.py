@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from gpa_nd.checks import check_int
 from gpa_nd.ops.base import Shape
 from gpa_nd.ops.coarsening import coarse_edges, coarsening_order
 from gpa_nd.ops.graph import GraphDownsampler, check_nodes
@@ -57,7 +58,8 @@ class GraphPartitioner(Partitioner):
 
         Raises:
             ImportError: METIS is asked for and pymetis is not installed.
-            TypeError: ``edge_index`` is not an integer tensor, or ``cells`` is not an int.
+            TypeError: ``edge_index`` is not an integer tensor, ``downsampler`` is of another geometry, or ``cells`` is
+                not an int.
             ValueError: an index outside 0 … n−1, ``cells`` below 1, or an unknown method.
 
         Example:
@@ -67,17 +69,16 @@ class GraphPartitioner(Partitioner):
             >>> len(GraphPartitioner.from_edges(path, pairs, cells=2).cells((2,)))
             2
         """
-        if not isinstance(cells, int) or isinstance(cells, bool):
-            raise TypeError(f"cells: expected an int, got {type(cells).__name__}")
-        if cells < 1:
-            raise ValueError(f"cells: expected at least 1, got {cells}")
+        check_int("cells", cells, at_least=1)
+        if not isinstance(downsampler, GraphDownsampler):
+            raise TypeError(f"downsampler: expected a GraphDownsampler, got {type(downsampler).__name__}")
         if method not in ("matching", "metis"):
             raise ValueError(f"method: expected 'matching' or 'metis', got {method!r}")
         labels = downsampler.labels
         between, weight = coarse_edges(edge_index, labels, edge_weight)
         n_coarse = int(labels.max()) + 1 if len(labels) else 0
         if method == "metis":
-            return cls(metis_labels(between, n_coarse, min(cells, n_coarse)))
+            return cls(metis_labels(between, n_coarse, cells, weight))
         order = coarsening_order(between, n_coarse, weight)
         cell_of = torch.empty_like(order)
         cell_of[order] = torch.arange(n_coarse, device=order.device) * min(cells, n_coarse) // max(n_coarse, 1)

@@ -26,6 +26,7 @@ def test_it_has_no_weights_and_no_state():
     assert list(gpa.parameters()) == []
     assert gpa.state_dict() == {}
     for twin in (copy.deepcopy(gpa), pickle.loads(pickle.dumps(gpa))):
+        assert len(twin._layouts) == 0
         x = torch.randn(3, 1, 1, 8, 8, 4)
         assert twin(*x).equal(gpa(*x))
         assert "kappa=2" in repr(twin)
@@ -34,6 +35,11 @@ def test_it_has_no_weights_and_no_state():
 def test_layouts_are_kept_but_not_without_bound():
     gpa = GPA(CUT, DOWN, kappa=2)
     first = gpa.layout((8, 8), (8, 8))
+    assert gpa.layout((8, 8), (8, 8)) is first
+    for size in range(9, 16):
+        gpa.layout((size, 8), (size, 8))
+    assert gpa.layout((8, 8), (8, 8)) is first  # the seven others were used before
+    gpa.layout((16, 8), (16, 8))
     assert gpa.layout((8, 8), (8, 8)) is first
     for size in range(9, 20):
         gpa.layout((size, 8), (size, 8))
@@ -58,6 +64,38 @@ def test_ready_made_for_each_domain(gpa, shape):
     assert (gpa(*x) - out).abs().max() < 1e-12
 
 
+def test_ready_made_pass_on_what_they_are_given():
+    given = {"scale": 0.5, "affinity": "euclidean", "backend": "reference"}
+    path = torch.stack([torch.arange(5), torch.arange(1, 6)])
+    weight = torch.tensor([1.0, 9.0, 1.0, 9.0, 1.0])
+    weighted = gpa_nd.graph(path, 6, downsample=2, cells=2, edge_weight=weight, **given)
+    for gpa in (gpa_nd.audio(**given), gpa_nd.image(**given), gpa_nd.video(**given), weighted):
+        assert {name: getattr(gpa, name) for name in given} == given
+    assert weighted.downsampler.labels.tolist() == [0, 1, 1, 2, 2, 3]
+
+
+@pytest.mark.parametrize("backend", ["reference", "torch"])
+def test_training_follows_inference(case, backend):
+    gpa = case.make(kappa=2, backend=backend)
+    tokens = case.tokens()
+    with torch.inference_mode():
+        expected = gpa(*tokens)
+    q, k, v = (x.clone().requires_grad_() for x in tokens)
+    out = gpa(q, k, v)
+    out.sum().backward()
+    assert (out - expected).abs().max() < 1e-12
+    assert v.grad.abs().sum() > 0
+
+
+def test_parts_may_come_from_different_devices():
+    class OnMeta(GridDownsampler):
+        def groups(self, shape):
+            return super().groups(shape).to("meta")
+
+    layout = GPA(CUT, DOWN, key_downsampler=OnMeta((4, 4)), kappa=2).layout((8, 8), (8, 8), "meta")
+    assert layout.device.type == "meta"
+
+
 def test_paper_defaults_of_images():
     gpa = gpa_nd.image()
     layout = gpa.layout((256, 256), (256, 256))
@@ -76,11 +114,23 @@ EDGES = torch.tensor([[0, 1], [1, 2]])
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: GPA(DOWN, CUT, kappa=1), TypeError, "partitioner: expected a Partitioner, got GridDownsampler"),
-        (lambda: GPA(CUT, 4, kappa=1), TypeError, "downsampler: expected a Downsampler, got int"),
-        (lambda: GPA(CUT, DOWN, key_downsampler=CUT, kappa=1), TypeError, "key_downsampler: expected a Downsampler"),
-        (lambda: GPA(CUT, DOWN, key_upsampler=DOWN, kappa=1), TypeError, "key_upsampler: expected a IndexUpsampler"),
-        (lambda: GPA(CUT, DOWN, kappa=0), ValueError, "kappa: expected at least 1 coarse key for each cell, got 0"),
+        (
+            lambda: GPA(DOWN, CUT, kappa=1),
+            TypeError,
+            "partitioner: expected an instance of Partitioner, got GridDownsampler",
+        ),
+        (lambda: GPA(CUT, 4, kappa=1), TypeError, "downsampler: expected an instance of Downsampler, got int"),
+        (
+            lambda: GPA(CUT, DOWN, key_downsampler=CUT, kappa=1),
+            TypeError,
+            "key_downsampler: expected an instance of Downsampler",
+        ),
+        (
+            lambda: GPA(CUT, DOWN, key_upsampler=DOWN, kappa=1),
+            TypeError,
+            "key_upsampler: expected an instance of IndexUpsampler",
+        ),
+        (lambda: GPA(CUT, DOWN, kappa=0), ValueError, "kappa: expected at least 1, got 0"),
         (lambda: GPA(CUT, DOWN, kappa=1.5), TypeError, "kappa: expected an int, got 1.5"),
         (lambda: GPA(CUT, DOWN, kappa=1, scale=float("nan")), ValueError, "scale: expected a finite number, got nan"),
         (lambda: GPA(CUT, DOWN, kappa=1, scale="1"), TypeError, "scale: expected a number or None, got str"),

@@ -69,6 +69,9 @@ def test_an_empty_grid_has_no_groups():
             ValueError,
             r"factor: expected 1 numbers for a grid of shape \(8,\)",
         ),
+        (lambda: GridDownsampler((2, 2))([[1.0]]), TypeError, "x: expected a tensor, got list"),
+        (lambda: GridDownsampler(2).groups((-8, 8)), ValueError, "shape: .*none negative, got"),
+        (lambda: GridIndexUpsampler(2)([0], (4, 4)), TypeError, "index: expected an int64 or int32 tensor, got list"),
         (lambda: GridDownsampler(2).groups(()), ValueError, "shape: expected the sizes of at least one axis"),
         (
             lambda: GridIndexUpsampler(2)(torch.tensor([9]), (4, 4)),
@@ -83,7 +86,7 @@ def test_an_empty_grid_has_no_groups():
         (
             lambda: GridIndexUpsampler(2)(torch.tensor([0.5]), (4, 4)),
             TypeError,
-            "index: expected integers, got torch.float",
+            "index: expected an int64 or int32 tensor, got torch.float",
         ),
         (lambda: GridIndexUpsampler(2)(torch.tensor(0), (4, 4)), ValueError, r"index: expected shape \(..., r\)"),
     ],

@@ -32,6 +32,15 @@ def test_few_edges_of_a_grid_are_cut_and_parts_are_balanced():
     assert metis_labels(torch.cat([edges, edges.flip(0)], dim=1), 1024, 4).equal(labels)
 
 
+def test_weights_decide_what_is_cut():
+    pytest.importorskip("pymetis")
+    ring = torch.tensor([[0, 1, 2, 3], [1, 2, 3, 0]])
+    for heavy in (0, 1):
+        weight = torch.where(torch.arange(4) % 2 == heavy, 100.0, 1.0)
+        labels = metis_labels(ring, 4, 2, weight)
+        assert (labels[ring[0]] == labels[ring[1]]).equal(weight == 100.0)
+
+
 def test_an_empty_part_gets_half_of_the_largest():
     # part 0 holds 4, 3, 1, 0; part 1 gets the half 1, 0; then part 3 gets the half 3 of what is left in part 0
     assert _fill_empty([0, 0, 2, 0, 0], [4, 3, 2, 1, 0], 4) == [[4], [1, 0], [2], [3]]
@@ -46,7 +55,7 @@ def test_missing_pymetis_names_the_extra(monkeypatch):
 def test_bad_input_is_named():
     with pytest.raises(ValueError, match="parts: expected at least 1, got 0"):
         metis_labels(PATH, 12, 0)
-    with pytest.raises(TypeError, match="parts: expected an int, got float"):
+    with pytest.raises(TypeError, match=r"parts: expected an int, got 2\.0"):
         metis_labels(PATH, 12, 2.0)
     with pytest.raises(ValueError, match="edge_index: expected numbers"):
         metis_labels(PATH, 5, 2)

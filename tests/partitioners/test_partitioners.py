@@ -89,12 +89,14 @@ def test_an_empty_graph_has_no_cells():
         (lambda: GraphPartitioner(torch.tensor([0, 2])), ValueError, "labels: "),
         (lambda: GraphPartitioner(torch.tensor([0, 0])).cells((3,)), ValueError, r"labels: .*\(2,\), got .*\(3,\)"),
         (lambda: GraphPartitioner.from_edges(PATH, DOWN, 0), ValueError, "cells: expected at least 1, got 0"),
-        (lambda: GraphPartitioner.from_edges(PATH, DOWN, 2.5), TypeError, "cells: expected an int, got float"),
+        (lambda: GraphPartitioner.from_edges(PATH, DOWN, 2.5), TypeError, "cells: expected an int, got 2.5"),
         (
             lambda: GraphPartitioner.from_edges(PATH, DOWN, 2, "best"),
             ValueError,
             "method: expected 'matching' or 'metis'",
         ),
+        (lambda: GraphPartitioner.from_edges(PATH, GridDownsampler(2), 2), TypeError, "downsampler: expected a Graph"),
+        (lambda: GridPartitioner((2,)).partition([1.0]), TypeError, "x: expected a tensor, got list"),
         (lambda: GraphPartitioner.from_edges(PATH + 9, DOWN, 2), ValueError, "edge_index: "),
     ],
 )
