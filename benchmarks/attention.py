@@ -5,8 +5,8 @@ Every row times one forward pass of a ready GPA, both phases and all rearranging
 are noisy, so that only the ratio means anything. Dense attention is left out above ``--dense-limit`` tokens, where it
 takes minutes.
 
-GPA is many short parallel steps. Beside other busy processes, OpenMP's threads wait for one another far longer than they
-work, unless ``OMP_WAIT_POLICY=passive`` or ``OMP_NUM_THREADS=1`` is set: measure on an idle machine.
+GPA is many short parallel steps. Beside other busy processes, OpenMP's threads wait for one another far longer than
+they work, unless ``OMP_WAIT_POLICY=passive`` or ``OMP_NUM_THREADS=1`` is set: measure on an idle machine.
 """
 
 from __future__ import annotations
