@@ -1,0 +1,1 @@
+"""The reference application: the pose-morphing model of the paper, and its training script."""
