@@ -42,10 +42,10 @@ class CellBlocks:
         self.partition = partition
         sizes, self.by_size = partition.host_offsets.diff().sort(descending=True, stable=True)
         self.spans: list[tuple[int, int, int]] = []
-        start = 0
+        start, ascending = 0, -sizes
         while start < len(partition):
             size = int(sizes[start])
-            half_as_large = int(torch.searchsorted(-sizes, -((size + 1) // 2), right=True))
+            half_as_large = int(torch.searchsorted(ascending, -((size + 1) // 2), right=True))
             stop = min(half_as_large, start + max(1, limit // (size * per_element + per_cell)))
             self.spans.append((start, stop, size))
             start = stop
