@@ -13,7 +13,7 @@ from examples.pose_morph.pair_stream import Batch
 
 PROTOCOLS = {
     "ssim_gaussian": "scikit-image structural_similarity, 8-bit RGB, Gaussian window sigma 1.5, no sample covariance; "
-    "mean over pairs; higher is better",
+    "over the picture as fitted to the preset's size, padding included; mean over pairs; higher is better",
     "perceptual": "mean squared distance of channel-normalised features of the named extractor; lower is better",
     "l1": "mean absolute difference of pixels in [-1, 1]; lower is better",
     "l1_person": "the same, weighed by how far a pixel of the truth belongs to the body (limb coordinates)",

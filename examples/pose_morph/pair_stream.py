@@ -1,5 +1,6 @@
 """The endless stream of training batches, which can be stopped and taken up again at any batch."""
 
+import zlib
 from typing import NamedTuple
 
 import torch
@@ -46,7 +47,8 @@ class PairStream:
 
     def state_dict(self) -> State:
         """Return all that decides the batches to come."""
-        return {"generator": self.generator.get_state(), "order": self.order, "position": self.position}
+        state: State = {"generator": self.generator.get_state(), "order": self.order, "position": self.position}
+        return {**state, "digest": self._digest()}
 
     def load_state_dict(self, state: State) -> None:
         """Go on where ``state`` was taken, on the same pairs."""
@@ -55,8 +57,17 @@ class PairStream:
                 f"data: expected the {len(state['order'])} pairs that the run was started with, got "
                 f"{len(self.data.pairs)}"
             )
+        if state["digest"] != self._digest():
+            raise UserError("data: the pictures, keypoints or pairs are not those that the run was started with")
         self.generator.set_state(state["generator"])
         self.order, self.position = state["order"], int(state["position"])
+
+    def _digest(self) -> int:
+        """A number that changes with the data."""
+        digest = 0
+        for part in (self.data.pairs, self.data.keypoints, self.data.images):
+            digest = zlib.crc32(part.contiguous().numpy().data, digest)
+        return digest
 
     def pairs(self) -> Batch:
         """Return the next batch of pairs: one person in two poses."""

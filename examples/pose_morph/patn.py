@@ -106,7 +106,10 @@ def _find(root: Path, phase: Phase, what: Literal["pairs", "annotation"]) -> Pat
 def _rows(path: Path, delimiter: str, columns: tuple[str, ...]) -> Iterator[tuple[int, tuple[str, ...]]]:
     """Yield (line number, the named columns) of a table."""
     with path.open(newline="", encoding="utf-8-sig") as file:
-        table = csv.DictReader(file, delimiter=delimiter)
+        try:
+            table = csv.DictReader(file.read().splitlines(), delimiter=delimiter)
+        except UnicodeDecodeError as error:
+            raise DataError(f"data: {path} is no text in UTF-8 ({error})") from error
         found = table.fieldnames or ()
         missing = [column for column in columns if column not in found]
         if missing:
@@ -130,7 +133,7 @@ def _read_annotation(path: Path) -> dict[str, Float[Tensor, "18 2"]]:
     for line, (name, text_y, text_x) in _rows(path, ":", ("name", "keypoints_y", "keypoints_x")):
         try:
             points = torch.tensor([json.loads(text_x), json.loads(text_y)], dtype=torch.float32).t()
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RuntimeError) as error:
             message = f"data: {path}, line {line}: keypoints that are no JSON lists of numbers ({error})"
             raise DataError(message) from error
         if points.shape != (len(JOINTS), 2):
@@ -158,7 +161,7 @@ def fit(
     """Resize a picture as a whole, keeping its shape, and pad it to ``size`` with its own border; joints follow."""
     height, width = size
     factor = min(height / picture.height, width / picture.width)
-    inner = (min(width, round(picture.width * factor)), min(height, round(picture.height * factor)))
+    inner = (min(width, max(1, round(picture.width * factor))), min(height, max(1, round(picture.height * factor))))
     filter_ = Image.Resampling.BOX if factor < 1 else Image.Resampling.BICUBIC
     pixels = np.asarray(picture.resize(inner, filter_))
     left, top = (width - inner[0]) // 2, (height - inner[1]) // 2

@@ -1,7 +1,7 @@
 """A distance between pictures in the features of a network that knows photographs (Zhang et al. 2018).
 
-The paper uses VGG. The default here is EfficientNet-Lite0, whose ImageNet weights come inside a package of 17 MB; any
-function from pictures to a list of feature maps serves in its place.
+The paper uses VGG. The training script takes EfficientNet-Lite0, whose ImageNet weights come inside a package of 17 MB;
+`PerceptualDistance` itself takes any function from pictures to a list of feature maps.
 """
 
 from collections.abc import Callable

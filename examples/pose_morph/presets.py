@@ -50,6 +50,12 @@ class ModelSettings:
     copy_pixels: bool = False
     sharpness: float = 0.0
 
+    def __post_init__(self) -> None:
+        """Check that the picture halves evenly from level to level."""
+        block = 2 ** (len(self.levels) - 1)
+        if any(side < block or side % block for side in self.size):
+            raise ValueError(f"size: expected multiples of {block} for {len(self.levels)} levels, got {self.size}")
+
 
 @dataclass(frozen=True)
 class TrainingSettings:
@@ -59,7 +65,7 @@ class TrainingSettings:
         steps: Generator updates of a full run; the learning rates fall to zero over the last third.
         batch_size: Pairs per update.
         learning_rate: Adam's, for the generator.
-        discriminator_learning_rate: Adam's, for the discriminator.
+        discriminator_learning_rate: Adam's, for the discriminator, before StyleGAN2's factor for lazy R1 (16 / 17).
         betas: Adam's, for both.
         perceptual_weight: Weight of the feature distance in L_per and L_self.
         pixel_weight: Weight of the pixels' L1 beside it.
@@ -79,7 +85,7 @@ class TrainingSettings:
     steps: int
     batch_size: int
     learning_rate: float = 0.002
-    discriminator_learning_rate: float = 0.001882
+    discriminator_learning_rate: float = 0.002
     betas: tuple[float, float] = (0.0, 0.99)
     perceptual_weight: float = 1.0
     pixel_weight: float = 0.0
@@ -165,7 +171,7 @@ CHALEARN512 = Preset(
             Level(768, 768),
         ),
     ),
-    TrainingSettings(steps=800_000, batch_size=2),
+    TrainingSettings(steps=800_000, batch_size=2, r1_gamma=13.1),
 )
 """Table 4: 512x256, m = 2048 cells of one coarse pixel."""
 

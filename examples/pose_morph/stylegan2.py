@@ -153,7 +153,7 @@ class DownBlock(nn.Module):
 def minibatch_std(x: Float[Tensor, "b c h w"], group: int = 4) -> Float[Tensor, "b c1 h w"]:
     """Append the features' mean standard deviation over groups of the batch as one channel (Karras et al. 2018)."""
     b, _, h, w = x.shape
-    size = math.gcd(group, b)
+    size = max(n for n in range(1, min(group, b) + 1) if b % n == 0)
     deviation = (x.unflatten(0, (size, b // size)).var(dim=0, unbiased=False) + 1e-8).sqrt()
     deviation = deviation.mean(dim=(1, 2, 3)).repeat(size)
     return torch.cat([x, deviation[:, None, None, None].expand(b, 1, h, w)], dim=1)

@@ -6,6 +6,7 @@ Ctrl-C saves a checkpoint; the same command with --resume goes on from it.
 """
 
 import json
+import math
 import shlex
 import sys
 import time
@@ -62,7 +63,7 @@ def train(options: Options, console: Console) -> int:
     ema.requires_grad_(False)
     perceptual = PerceptualDistance(EfficientNetLite0()).to(device, memory_format=torch.channels_last)
     optimizer_g = torch.optim.Adam(generator.parameters(), lr=settings.learning_rate, betas=settings.betas)
-    # Lazy R1 works on one step in r1_every + 1, and StyleGAN2 scales Adam by that (appendix B).
+    # StyleGAN2's scaling of Adam for lazy R1 (appendix B); here R1 is added to the loss of its step.
     lazy = settings.r1_every / (settings.r1_every + 1)
     optimizer_d = torch.optim.Adam(
         discriminator.parameters(),
@@ -105,6 +106,9 @@ def train(options: Options, console: Console) -> int:
         f"{len(people.pairs)} pairs to learn, {len(held_out.pairs)} held out; writing to {out}",
         soft_wrap=True,
     )
+
+    if saved is None:
+        checkpoint()  # whatever ends the run from here on, --resume goes on from it
 
     # ------------------------------------------------------------------ the loop
     with StopSignal() as stop, progress_bar(console) as bar:
@@ -157,7 +161,10 @@ def train(options: Options, console: Console) -> int:
 
             step += 1
             seconds = time.monotonic() - began
-            log.add({name: value.item() for name, value in losses.items()})
+            values = {name: value.item() for name, value in losses.items()}
+            if not all(map(math.isfinite, values.values())):
+                raise UserError(f"step {step}: the losses are no longer finite ({values}); the last checkpoint is kept")
+            log.add(values)
             bar.update(task, completed=step, losses=log.summary())
             if step % settings.log_every == 0 or step == last:
                 log.write(step, seconds)
@@ -213,6 +220,8 @@ def open_run(out: Path, options: Options, preset: Preset) -> dict[str, Any] | No
     """Load the folder's checkpoint with --resume; without it, make sure that no run would be written over."""
     if options.resume:
         saved = load_checkpoint(out / "checkpoint.pt")
+        if "settings" not in saved:
+            raise UserError(f"resume: {out / 'checkpoint.pt'} is no checkpoint of this script")
         before, now = json.loads(saved["settings"]), json.loads(json.dumps(identity_of(options, preset)))
         for group in ("model", "training"):
             for name, value in before[group].items():
@@ -221,6 +230,8 @@ def open_run(out: Path, options: Options, preset: Preset) -> dict[str, Any] | No
         if before["seed"] != now["seed"]:
             raise UserError(f"resume: {out} was trained with seed {before['seed']}, not {now['seed']}")
         return saved
+    if out.exists() and not out.is_dir():
+        raise UserError(f"out: expected a folder, and {out} is a file")
     if any((out / name).exists() for name in ("checkpoint.pt", "log.jsonl", "metrics.json")):
         raise UserError(f"out: {out} already holds a run; add --resume to go on with it, or choose another --out")
     return None

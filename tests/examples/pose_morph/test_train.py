@@ -15,8 +15,13 @@ from rich.console import Console
 
 from examples.pose_morph import presets, train
 from examples.pose_morph.checkpoint import load_checkpoint
+from examples.pose_morph.discriminator import Discriminator
 from examples.pose_morph.errors import UserError
+from examples.pose_morph.generator import Generator, draw_pose
 from examples.pose_morph.options import Options
+from examples.pose_morph.pair_stream import PairStream, take_pairs
+from examples.pose_morph.patn import read_patn
+from examples.pose_morph.pose import heatmaps
 from examples.pose_morph.presets import Level, ModelSettings, Preset, TrainingSettings
 from examples.pose_morph.train import decay, evenly
 
@@ -188,3 +193,97 @@ def test_learning_rates_fall_to_zero_over_the_last_third():
 def test_even_choice_takes_both_ends_and_never_more_than_there_is():
     assert evenly(10, 4).tolist() == [0, 3, 6, 9]
     assert evenly(3, 100).tolist() == [0, 1, 2]
+
+
+def test_who_sees_what(people, tmp_path, monkeypatch):
+    """Real for D is (M1, B1), fake (G, B2), on pairs only; scores are the averaged model's, on people of test/."""
+    judged, drawn, scored = [], [], []
+    forward, pairs, distorted, score = Discriminator.forward, PairStream.pairs, PairStream.distorted, train.score_pairs
+
+    def judge(self, image, maps):
+        judged.append((image.detach().clone(), maps.clone()))
+        return forward(self, image, maps)
+
+    def draw_distorted(self):
+        drawn.append(("distorted", distorted(self)))
+        return drawn[-1][1]
+
+    def draw_pairs(self):
+        drawn.append(("pairs", pairs(self)))
+        return drawn[-1][1]
+
+    def note(batches, morph, perceptual):
+        batches = list(batches)
+        scored.append((batches, [morph(batch) for batch in batches]))
+        return score(iter(batches), morph, perceptual)
+
+    monkeypatch.setattr(Discriminator, "forward", judge)
+    monkeypatch.setattr(PairStream, "distorted", draw_distorted)
+    monkeypatch.setattr(PairStream, "pairs", draw_pairs)
+    monkeypatch.setattr(train, "score_pairs", note)
+    run(people, tmp_path / "run", max_steps=2)
+
+    assert [kind for kind, _ in drawn] == ["pairs", "pairs", "distorted"]  # a distorted batch is drawn from pairs
+    batch = drawn[0][1]
+    size = TINY.model.size
+    assert all(len(image) == TINY.training.batch_size for image, _ in judged)
+    assert len(judged) == 4  # G's loss, real, fake and R1 in the first step; none in the second, which is L_self's
+    for_generator, real, fake, penalised = judged
+    assert torch.equal(real[0], batch.source)
+    assert torch.equal(real[1], heatmaps(batch.source_keypoints, size))
+    assert torch.equal(fake[1], heatmaps(batch.target_keypoints, size))
+    assert torch.equal(fake[0], for_generator[0])
+    assert torch.equal(penalised[0], batch.source)
+
+    held_out = read_patn(people, "test", size)
+    batches, results = scored[0]
+    expected = take_pairs(held_out, torch.arange(len(held_out.pairs)))
+    assert torch.equal(torch.cat([batch.target for batch in batches]), expected.target)
+    averaged = Generator(TINY.model)
+    saved = load_checkpoint(tmp_path / "run" / "checkpoint.pt")
+    weights = {name.removeprefix("module."): value for name, value in saved["ema"].items() if name != "n_averaged"}
+    averaged.load_state_dict(weights)
+    poses = [draw_pose(points, TINY.model) for points in (batches[0].source_keypoints, batches[0].target_keypoints)]
+    with torch.no_grad():
+        torch.testing.assert_close(results[0], averaged(batches[0].source, *poses), rtol=0, atol=1e-5)
+
+
+def test_the_generator_learns_from_the_discriminator(people, tmp_path, monkeypatch):
+    weights = []
+    for gan_weight in (0.0, 10.0):
+        changed = replace(TINY, training=replace(TINY.training, gan_weight=gan_weight))
+        monkeypatch.setitem(presets.PRESETS, "demo", changed)
+        out = tmp_path / str(gan_weight)
+        run(people, out, max_steps=1, eval_pairs=1)
+        weights.append(load_checkpoint(out / "checkpoint.pt")["generator"])
+    assert any(not torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_a_run_that_ends_before_its_first_checkpoint_resumes(people, tmp_path, monkeypatch):
+    def full_memory(*arguments, **settings):
+        raise MemoryError
+
+    with monkeypatch.context() as broken:
+        broken.setattr(train, "reconstruction_loss", full_memory)
+        with pytest.raises(MemoryError):
+            run(people, tmp_path / "run", max_steps=1)
+    assert run(people, tmp_path / "run", max_steps=1, eval_pairs=1, resume=True) == 0
+
+
+def test_losses_that_are_not_finite_stop_the_run_and_keep_the_checkpoint(people, tmp_path, monkeypatch):
+    loss = train.reconstruction_loss
+    with monkeypatch.context() as broken:
+        broken.setattr(train, "reconstruction_loss", lambda *a, **k: loss(*a, **k) * torch.nan)
+        with pytest.raises(UserError, match="step 1: the losses are no longer finite"):
+            run(people, tmp_path / "run", max_steps=2)
+    saved = load_checkpoint(tmp_path / "run" / "checkpoint.pt")
+    assert saved["step"] == 0
+    assert all(value.isfinite().all() for value in saved["generator"].values())
+
+
+def test_resuming_on_other_data_is_refused(people, tmp_path):
+    run(people, tmp_path / "run", max_steps=1, eval_pairs=1)
+    table = next(people.glob("fas*annotation-train.csv"))
+    table.write_text(table.read_text().replace("20", "21"))
+    with pytest.raises(UserError, match="data: the pictures, keypoints or pairs are not those"):
+        run(people, tmp_path / "run", max_steps=2, resume=True)
