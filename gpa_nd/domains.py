@@ -127,7 +127,8 @@ def graph(
     """GPA over the nodes of one graph (B, H, nodes, c).
 
     Groups come from heavy-edge matching, cells from coarsening on; see :meth:`.GraphDownsampler.from_edges` and
-    :meth:`.GraphPartitioner.from_edges`.
+    :meth:`.GraphPartitioner.from_edges`. No group joins two components: an isolated node stays alone, a coarse key
+    of its own that takes a place among the kappa.
 
     Args:
         edge_index: (2, e) pairs of nodes, in either or both directions.

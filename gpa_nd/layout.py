@@ -13,7 +13,7 @@ from gpa_nd.checks import check_integers
 from gpa_nd.partition import Partition
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Layout:
     """Everything that the engine knows about the geometry of queries and keys.
 
@@ -70,6 +70,13 @@ class Layout:
         tensors = (self.query_groups.order, self.query_cells.order, self.key_groups.order, self.key_ranges)
         if len(devices := {str(t.device) for t in tensors if t is not None}) > 1:
             raise ValueError(f"layout: expected all of its parts on one device, got {' and '.join(sorted(devices))}")
+
+    def __repr__(self) -> str:
+        q, cells, k = self.query_groups, self.query_cells, self.key_groups
+        return (
+            f"Layout({q.num_elements} queries in {len(q)} groups in {len(cells)} cells, "
+            f"{k.num_elements} keys in {len(k)} groups)"
+        )
 
     @property
     def device(self) -> torch.device:

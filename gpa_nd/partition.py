@@ -13,7 +13,7 @@ from torch import Tensor
 from gpa_nd.checks import check_integers, check_tensor
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Partition:
     """Elements 0 … n−1 divided into m disjoint, non-empty cells (Definition 3).
 
@@ -73,6 +73,11 @@ class Partition:
             order = elements.long()[order]
         offsets = torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
         return cls(order, offsets, offsets.cpu(), covers=elements is None)
+
+    def __repr__(self) -> str:
+        sizes = self.host_offsets.diff()
+        of = f" of {int(sizes.min())} … {self.largest}" if len(self) else ""
+        return f"Partition({self.num_elements} elements, {len(self)} cells{of})"
 
     def __len__(self) -> int:
         """m, the number of cells."""

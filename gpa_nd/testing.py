@@ -30,6 +30,9 @@ def assert_partition(partition: Partition, num_elements: int) -> None:
     Raises:
         AssertionError: the law that is broken.
     """
+    assert isinstance(partition, Partition), (
+        f"expected a Partition, got {type(partition).__name__}; Partition.from_labels makes one"
+    )
     order, offsets = partition.order.cpu(), partition.offsets.cpu()
     assert order.sort().values.equal(torch.arange(num_elements)), (
         f"the cells do not hold each of 0 … {num_elements - 1} once, but {len(order)} entries"
@@ -56,6 +59,8 @@ def assert_consistent(partitioner: Partitioner, downsampler: Downsampler, shape:
     Raises:
         AssertionError: the law that is broken.
     """
+    for operator, kind in ((partitioner, Partitioner), (downsampler, Downsampler)):
+        assert isinstance(operator, kind), f"expected a {kind.__name__}, got {type(operator).__name__}"
     groups = downsampler.groups(shape)
     assert_partition(groups, torch.Size(shape).numel())
     coarse_shape = downsampler.coarse_shape(shape)

@@ -16,6 +16,7 @@ def test_fine_cells_are_the_elements_under_the_coarse_cells():
 
 def test_layout_moves_as_a_whole():
     layout = Layout(parts(0, 1), parts(0, 1), parts(0, 1), parts(0, 1))
+    assert repr(layout) == "Layout(2 queries in 2 groups in 2 cells, 2 keys in 2 groups)"
     moved = layout.to("meta")
     assert {part.order.device.type for part in (moved.query_groups, moved.query_cells, moved.members)} == {"meta"}
     assert layout.to("cpu").query_groups is layout.query_groups

@@ -18,6 +18,10 @@ def test_elements_stand_cell_after_cell_ascending(ragged):
     assert (len(ragged), ragged.num_elements, ragged.largest, ragged.uniform) == (3, 6, 3, False)
 
 
+def test_it_prints_in_one_line(ragged):
+    assert repr(ragged) == "Partition(6 elements, 3 cells of 1 … 3)"
+
+
 def test_labels_sizes_and_inverse_go_back(ragged):
     x = torch.arange(10, 16)
     assert ragged.labels.tolist() == [1, 0, 1, 2, 1, 0]

@@ -34,6 +34,13 @@ def test_what_is_no_partition_fails(changes, message):
         testing.assert_partition(dataclasses.replace(GOOD, **changes), 4)
 
 
+def test_the_commonest_mistakes_are_named():
+    with pytest.raises(AssertionError, match=r"expected a Partition, got Tensor; Partition.from_labels makes one"):
+        testing.assert_partition(torch.tensor([0, 1]), 2)
+    with pytest.raises(AssertionError, match="expected a Partitioner, got GridDownsampler"):
+        testing.assert_consistent(GridDownsampler(2), GridPartitioner(2), (4, 4))
+
+
 def test_too_few_elements_fail():
     with pytest.raises(AssertionError, match="do not hold each of 0 … 4 once"):
         testing.assert_partition(GOOD, 5)

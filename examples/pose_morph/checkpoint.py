@@ -25,4 +25,4 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises whatever its unpickler meets
-        raise UserError(f"resume: {path} cannot be read as a checkpoint ({error})") from error
+        raise UserError(f"resume: {path} cannot be read as a checkpoint ({type(error).__name__})") from error

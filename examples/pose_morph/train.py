@@ -53,7 +53,10 @@ def train(options: Options, console: Console) -> int:
     held_out = read_patn(options.data, "test", model_settings.size)
     for note in people.notes + held_out.notes:
         console.print(f"[yellow]{note}[/]", soft_wrap=True, highlight=False)
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"out: cannot make the folder {out} ({error.strerror})") from error
 
     # ------------------------------------------------------------------ networks, optimisers, order of the data
     torch.manual_seed(options.seed)
@@ -109,6 +112,11 @@ def train(options: Options, console: Console) -> int:
 
     if saved is None:
         checkpoint()  # whatever ends the run from here on, --resume goes on from it
+
+    if step >= last:
+        console.print(f"already at step {step} of {last}: there is nothing to train, only to score")
+    if device.type == "cpu" and options.preset != "demo":
+        console.print(f"[yellow]{options.preset} is meant for a GPU: a step takes minutes on a CPU[/]")
 
     # ------------------------------------------------------------------ the loop
     with StopSignal() as stop, progress_bar(console) as bar:
@@ -318,6 +326,7 @@ def main() -> None:
         console.print(f"[red]{error}[/]", soft_wrap=True, highlight=False)
         code = 2
     except KeyboardInterrupt:  # before the first step or after the last one: there is nothing to save
+        console.print("stopped before the first step or after the last; nothing was lost")
         code = 130
     sys.exit(code)
 

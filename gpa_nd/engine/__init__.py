@@ -87,7 +87,7 @@ def attend(
         relevant: (B, H, m, r) int64 coarse keys of each cell, as from :func:`select_keys`; −1 names none, −2 makes the
             cell NaN.
         logits: (B, H, m, r) added to the scores of all elements under each selected coarse key; differentiable. The way
-            in for a selection that learns, a coarse prior or a position bias. −∞ removes the key.
+            in for a selection that learns, a coarse prior or a position bias. −∞ removes the key. Not broadcast.
         scale: factor of the affinity; 1/√c by default.
         affinity: ``"dot"`` (q·k · scale) or ``"euclidean"`` (−|q − k|² · scale).
         backend: ``"reference"``, ``"torch"``, or ``"auto"``, the fastest that can run. ``"triton"`` is not there yet.

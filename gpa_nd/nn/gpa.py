@@ -82,8 +82,12 @@ class GPA(nn.Module):
             device: where its tensors are to be.
 
         Raises:
+            TypeError: a shape that is no tuple.
             ValueError: a shape that an operator cannot divide; the message names the operator.
         """
+        for name, shape in (("query_shape", query_shape), ("key_shape", key_shape)):
+            if not isinstance(shape, tuple | list):
+                raise TypeError(f"{name}: expected a tuple of ints, got {shape!r}")
         device = torch.empty(0, device=device).device  # "cuda" is "cuda:0"
         key = (tuple(query_shape), tuple(key_shape), device)
         if key not in self._layouts:
@@ -121,7 +125,11 @@ class GPA(nn.Module):
 
     def extra_repr(self) -> str:
         """What the module was made with."""
-        return f"kappa={self.kappa}, scale={self.scale}, affinity={self.affinity!r}, backend={self.backend!r}"
+        keys = "" if self.key_downsampler is self.downsampler else f"key_downsampler={self.key_downsampler}, "
+        return (
+            f"{self.partitioner}, {self.downsampler}, {keys}kappa={self.kappa}, scale={self.scale}, "
+            f"affinity={self.affinity!r}, backend={self.backend!r}"
+        )
 
     def __getstate__(self) -> dict[str, object]:
         """Copies and pickles make their layouts anew."""
@@ -140,7 +148,8 @@ class GPA(nn.Module):
             key_members = self.key_upsampler.members(key_shape)
         except ValueError as error:
             raise ValueError(
-                f"{operator}: does not fit queries of shape {query_shape} and keys of shape {key_shape}: {error}"
+                f"{operator}: does not fit queries of shape {query_shape} and keys of shape {key_shape}, which are the "
+                f"axes of q and k between (batch, heads) and channels: {error}"
             ) from error
         return Layout(query_groups.to(device), query_cells.to(device), key_groups.to(device), key_members.to(device))
 

@@ -34,7 +34,10 @@ class Downsampler(ABC):
 
     @property
     def num_axes(self) -> int:
-        """How many axes of a tensor are elements; 1 where elements are only numbered (a graph, a mesh, a sphere)."""
+        """How many axes of a tensor are elements; 1 where elements are only numbered (a graph, a mesh, a sphere).
+
+        A structure with more axes overrides this, so that the operator can be called on a tensor; GPA does not need it.
+        """
         return 1
 
     def coarse_shape(self, shape: Shape) -> tuple[int, ...]:

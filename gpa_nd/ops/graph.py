@@ -58,6 +58,9 @@ class GraphDownsampler(Downsampler):
         """
         return cls(heavy_edge_matching(edge_index, num_nodes, factor, edge_weight))
 
+    def __repr__(self) -> str:
+        return f"GraphDownsampler({self._groups.num_elements} nodes in {len(self._groups)} groups)"
+
     @property
     def labels(self) -> Int[Tensor, " n"]:
         """(n,) the group of each node."""

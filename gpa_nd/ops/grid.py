@@ -47,6 +47,9 @@ class GridDownsampler(Downsampler):
         """
         return count_axes("factor", self.factor)
 
+    def __repr__(self) -> str:
+        return f"GridDownsampler({self.factor})"
+
     def groups(self, shape: Shape) -> Partition:
         """The blocks, row-major: a partition of prod(shape) elements."""
         return _blocks(shape, self.factor)
@@ -137,5 +140,5 @@ def for_axes(name: str, value: PerAxis, shape: Shape) -> tuple[int, ...]:
         raise ValueError(f"shape: expected the sizes of at least one axis, none negative, got {tuple(shape)}")
     numbers = (value,) * len(shape) if isinstance(value, int) else value
     if len(numbers) != len(shape):
-        raise ValueError(f"{name}: expected {len(shape)} numbers for a grid of shape {tuple(shape)}, got {value}")
+        raise ValueError(f"{name}: expected one number per axis of a grid of shape {tuple(shape)}, got {value}")
     return numbers

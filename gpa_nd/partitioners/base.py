@@ -33,7 +33,10 @@ class Partitioner(ABC):
 
     @property
     def num_axes(self) -> int:
-        """How many axes of a tensor are elements; 1 where elements are only numbered (a graph, a mesh, a sphere)."""
+        """How many axes of a tensor are elements; 1 where elements are only numbered (a graph, a mesh, a sphere).
+
+        A structure with more axes overrides this, so that ``partition`` works; GPA does not need it.
+        """
         return 1
 
     def partition(self, x: Shaped[Tensor, "*batch_and_shape c"]) -> tuple[Shaped[Tensor, "*batch _size c"], ...]:

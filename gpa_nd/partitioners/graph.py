@@ -84,6 +84,9 @@ class GraphPartitioner(Partitioner):
         cell_of[order] = torch.arange(n_coarse, device=order.device) * min(cells, n_coarse) // max(n_coarse, 1)
         return cls(cell_of)
 
+    def __repr__(self) -> str:
+        return f"GraphPartitioner({self._cells.num_elements} nodes in {len(self._cells)} cells)"
+
     def cells(self, shape: Shape) -> Partition:
         """The cells; ``shape`` must be ``(n',)``, the number of coarse nodes."""
         return check_nodes("labels", self._cells, shape)

@@ -44,6 +44,9 @@ class GridPartitioner(Partitioner):
         """
         return count_axes("cells", self.cells_per_axis)
 
+    def __repr__(self) -> str:
+        return f"GridPartitioner({self.cells_per_axis})"
+
     def cells(self, shape: Shape) -> Partition:
         """The cells of a grid of this shape, row-major."""
         counts = for_axes("cells", self.cells_per_axis, shape)

@@ -29,7 +29,7 @@ def test_it_has_no_weights_and_no_state():
         assert len(twin._layouts) == 0
         x = torch.randn(3, 1, 1, 8, 8, 4)
         assert twin(*x).equal(gpa(*x))
-        assert "kappa=2" in repr(twin)
+        assert "GridPartitioner((2, 2)), GridDownsampler((4, 4)), kappa=2" in repr(twin)
 
 
 def test_layouts_are_kept_but_not_without_bound():
@@ -72,6 +72,7 @@ def test_ready_made_pass_on_what_they_are_given():
     for gpa in (gpa_nd.audio(**given), gpa_nd.image(**given), gpa_nd.video(**given), weighted):
         assert {name: getattr(gpa, name) for name in given} == given
     assert weighted.downsampler.labels.tolist() == [0, 1, 1, 2, 2, 3]
+    assert "GraphPartitioner(4 nodes in 2 cells), GraphDownsampler(6 nodes in 4 groups)" in repr(weighted)
 
 
 @pytest.mark.parametrize("backend", ["reference", "torch"])
@@ -170,6 +171,8 @@ EDGES = torch.tensor([[0, 1], [1, 2]])
             ValueError,
             r"downsampler: does not fit .*labels: they are for shape \(2,\), got one of shape \(8,\)",
         ),
+        (lambda: gpa_nd.image()(x[0], x[0], x[0]), ValueError, "which are the axes of q and k between .batch, heads."),
+        (lambda: GPA(CUT, DOWN, kappa=1).layout(8, (8, 8)), TypeError, "query_shape: expected a tuple of ints, got 8"),
         (lambda: gpa_nd.image(downsample=(4, 4, 4)), ValueError, "downsample: expected 2 numbers, one for each axis"),
         (lambda: gpa_nd.audio(cells=0), ValueError, "cells: expected numbers of at least 1, got 0"),
         (lambda: gpa_nd.video(downsample=2.0), TypeError, "downsample: expected an int or a tuple of ints, got 2.0"),

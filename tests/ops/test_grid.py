@@ -67,7 +67,7 @@ def test_an_empty_grid_has_no_groups():
         (
             lambda: GridDownsampler((2, 2)).groups((8,)),
             ValueError,
-            r"factor: expected 1 numbers for a grid of shape \(8,\)",
+            r"factor: expected one number per axis of a grid of shape \(8,\)",
         ),
         (lambda: GridDownsampler((2, 2))([[1.0]]), TypeError, "x: expected a tensor, got list"),
         (lambda: GridDownsampler(2).groups((-8, 8)), ValueError, "shape: .*none negative, got"),

@@ -77,7 +77,7 @@ def test_an_empty_graph_has_no_cells():
         (
             lambda: GridPartitioner((2, 2)).cells((4,)),
             ValueError,
-            r"cells: expected 1 numbers for a grid of shape \(4,\)",
+            r"cells: expected one number per axis of a grid of shape \(4,\)",
         ),
         (lambda: GridPartitioner(2).partition(torch.zeros(4, 4, 1)), ValueError, "cells: expected a tuple"),
         (lambda: GridPartitioner((2,)).compose([], (4,)), ValueError, "cells: expected at least one"),
