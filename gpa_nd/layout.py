@@ -67,7 +67,8 @@ class Layout:
             self._check_members(self.key_members)
         if self.key_ranges is not None:
             self._check_ranges(self.key_ranges)
-        tensors = (self.query_groups.order, self.query_cells.order, self.key_groups.order, self.key_ranges)
+        parts = (self.query_groups, self.query_cells, self.key_groups, self.members)
+        tensors = (*(part.order for part in parts), self.key_ranges)
         if len(devices := {str(t.device) for t in tensors if t is not None}) > 1:
             raise ValueError(f"layout: expected all of its parts on one device, got {' and '.join(sorted(devices))}")
 

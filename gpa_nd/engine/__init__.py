@@ -130,8 +130,8 @@ def gpa_attention(
 ) -> Float[Tensor, "b h n_q c_v"]:
     """Algorithm 1: ``attend(…, select_keys(…))``.
 
-    With ``backend="auto"`` and ``kappa`` at or above the number of coarse keys, dense attention computes the same
-    answer without gathering.
+    With ``backend="auto"``, ``affinity="dot"`` and ``kappa`` at or above the number of coarse keys, dense attention
+    computes the same answer without gathering.
 
     Args:
         q: (B, H, n_q, c) queries.
