@@ -20,6 +20,7 @@ def audio(
     *,
     scale: float | None = None,
     affinity: Affinity = "dot",
+    enable_gqa: bool = False,
     backend: Backend = "auto",
 ) -> GPA:
     """GPA over sequences (B, H, time, c).
@@ -30,6 +31,7 @@ def audio(
         kappa: relevant coarse keys of each cell; a query attends to kappa · downsample elements.
         scale: see :class:`GPA`.
         affinity: see :class:`GPA`.
+        enable_gqa: see :class:`GPA`.
         backend: see :class:`GPA`.
 
     Raises:
@@ -43,7 +45,7 @@ def audio(
         >>> gpa_nd.audio()(q, k, v).shape
         torch.Size([1, 4, 4000, 16])
     """
-    return _grid(1, downsample, cells, kappa, scale, affinity, backend)
+    return _grid(1, downsample, cells, kappa, scale, affinity, enable_gqa, backend)
 
 
 def image(
@@ -53,6 +55,7 @@ def image(
     *,
     scale: float | None = None,
     affinity: Affinity = "dot",
+    enable_gqa: bool = False,
     backend: Backend = "auto",
 ) -> GPA:
     """GPA over images (B, H, height, width, c); the defaults are the paper's pivot at 256 × 256 (section 3.1).
@@ -63,6 +66,7 @@ def image(
         kappa: relevant coarse keys of each cell; a query attends to kappa · downsample² pixels.
         scale: see :class:`GPA`.
         affinity: see :class:`GPA`.
+        enable_gqa: see :class:`GPA`.
         backend: see :class:`GPA`.
 
     Raises:
@@ -76,7 +80,7 @@ def image(
         >>> gpa_nd.image(cells=(8, 8))(q, k, v).shape
         torch.Size([1, 1, 64, 80, 16])
     """
-    return _grid(2, downsample, cells, kappa, scale, affinity, backend)
+    return _grid(2, downsample, cells, kappa, scale, affinity, enable_gqa, backend)
 
 
 def video(
@@ -86,6 +90,7 @@ def video(
     *,
     scale: float | None = None,
     affinity: Affinity = "dot",
+    enable_gqa: bool = False,
     backend: Backend = "auto",
 ) -> GPA:
     """GPA over video (B, H, time, height, width, c).
@@ -96,6 +101,7 @@ def video(
         kappa: relevant coarse keys of each cell; a query attends to kappa · (2 · 4 · 4) elements by default.
         scale: see :class:`GPA`.
         affinity: see :class:`GPA`.
+        enable_gqa: see :class:`GPA`.
         backend: see :class:`GPA`.
 
     Raises:
@@ -109,7 +115,7 @@ def video(
         >>> gpa_nd.video(cells=(2, 3, 5), kappa=4)(q, k, v).shape
         torch.Size([1, 1, 8, 24, 40, 16])
     """
-    return _grid(3, downsample, cells, kappa, scale, affinity, backend)
+    return _grid(3, downsample, cells, kappa, scale, affinity, enable_gqa, backend)
 
 
 def graph(
@@ -122,6 +128,7 @@ def graph(
     edge_weight: Float[Tensor, " e"] | None = None,
     scale: float | None = None,
     affinity: Affinity = "dot",
+    enable_gqa: bool = False,
     backend: Backend = "auto",
 ) -> GPA:
     """GPA over the nodes of one graph (B, H, nodes, c).
@@ -139,6 +146,7 @@ def graph(
         edge_weight: (e,) how strongly the nodes of an edge belong together; 1 by default.
         scale: see :class:`GPA`.
         affinity: see :class:`GPA`.
+        enable_gqa: see :class:`GPA`.
         backend: see :class:`GPA`.
 
     Raises:
@@ -155,7 +163,15 @@ def graph(
     """
     downsampler = GraphDownsampler.from_edges(edge_index, num_nodes, downsample, edge_weight)
     partitioner = GraphPartitioner.from_edges(edge_index, downsampler, cells, edge_weight=edge_weight)
-    return GPA(partitioner, downsampler, kappa=kappa, scale=scale, affinity=affinity, backend=backend)
+    return GPA(
+        partitioner,
+        downsampler,
+        kappa=kappa,
+        scale=scale,
+        affinity=affinity,
+        enable_gqa=enable_gqa,
+        backend=backend,
+    )
 
 
 def _grid(
@@ -165,11 +181,20 @@ def _grid(
     kappa: int,
     scale: float | None,
     affinity: Affinity,
+    enable_gqa: bool,
     backend: Backend,
 ) -> GPA:
     downsampler = GridDownsampler(_each("downsample", downsample, axes))
     partitioner = GridPartitioner(_each("cells", cells, axes))
-    return GPA(partitioner, downsampler, kappa=kappa, scale=scale, affinity=affinity, backend=backend)
+    return GPA(
+        partitioner,
+        downsampler,
+        kappa=kappa,
+        scale=scale,
+        affinity=affinity,
+        enable_gqa=enable_gqa,
+        backend=backend,
+    )
 
 
 def _each(name: str, value: PerAxis, axes: int) -> PerAxis:

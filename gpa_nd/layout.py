@@ -13,7 +13,7 @@ from gpa_nd.checks import check_integers
 from gpa_nd.partition import Partition
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(eq=False, repr=False)
 class Layout:
     """Everything that the engine knows about the geometry of queries and keys.
 
@@ -96,13 +96,15 @@ class Layout:
 
     def to(self, device: torch.device | str) -> Layout:
         """The same layout with its tensors on ``device``."""
-        return Layout(
+        moved = Layout(
             self.query_groups.to(device),
             self.query_cells.to(device),
             self.key_groups.to(device),
             None if self.key_members is None else self.key_members.to(device),
             None if self.key_ranges is None else self.key_ranges.to(device),
         )
+        moved.fine_cells = self.fine_cells.to(device)
+        return moved
 
     def _check_members(self, members: Partition) -> None:
         if len(members) != len(self.key_groups):

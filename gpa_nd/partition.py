@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from jaxtyping import Int, Shaped
 from torch import Tensor
+from torch.utils._python_dispatch import _disable_current_modes
 
 from gpa_nd.checks import check_integers, check_tensor
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@contextmanager
+def lasting() -> Iterator[None]:
+    """What is made here outlives the call that needs it first, be that in inference mode or traced for an export."""
+    with torch.inference_mode(mode=False), _disable_current_modes():
+        yield
+
+
+@dataclass(eq=False, repr=False)
 class Partition:
     """Elements 0 … n−1 divided into m disjoint, non-empty cells (Definition 3).
 
@@ -41,7 +50,7 @@ class Partition:
     covers: bool = True
 
     @classmethod
-    @torch.inference_mode(mode=False)  # a partition outlives the call that needs it first
+    @lasting()
     def from_labels(cls, labels: Int[Tensor, " n"], elements: Int[Tensor, " n"] | None = None) -> Partition:
         """Divide n elements by the number of the cell that each belongs to.
 
@@ -99,13 +108,13 @@ class Partition:
         return self.largest * len(self) == self.num_elements
 
     @cached_property
-    @torch.inference_mode(mode=False)
+    @lasting()
     def sizes(self) -> Int[Tensor, " m"]:
         """(m,) the number of elements in each cell."""
         return self.offsets.diff()
 
     @cached_property
-    @torch.inference_mode(mode=False)
+    @lasting()
     def labels(self) -> Int[Tensor, " n"]:
         """(n,) the cell of each element."""
         self._check_covers("labels")
@@ -114,7 +123,7 @@ class Partition:
         return cell_of_place.index_select(0, self.inverse)
 
     @cached_property
-    @torch.inference_mode(mode=False)
+    @lasting()
     def inverse(self) -> Int[Tensor, " n"]:
         """(n,) the permutation that undoes ``order``: ``x[order][inverse] = x``."""
         self._check_covers("inverse")
@@ -123,7 +132,7 @@ class Partition:
         return inverse
 
     @cached_property
-    @torch.inference_mode(mode=False)
+    @lasting()
     def table(self) -> Int[Tensor, "m largest"]:
         """(m, largest) the elements of each cell; short rows end in −1."""
         if self.uniform:
@@ -132,12 +141,22 @@ class Partition:
         inside = place < self.offsets[1:, None]
         return torch.where(inside, self.order[place.clamp_max(self.num_elements - 1)], -1)
 
-    @torch.inference_mode(mode=False)
+    @lasting()
     def to(self, device: torch.device | str) -> Partition:
         """The same partition with its tensors on ``device``; this one, if they are there already."""
         if self.order.device == torch.empty(0, device=device).device:
             return self
         return Partition(self.order.to(device), self.offsets.to(device), self.host_offsets, self.covers)
+
+    def tensors(self) -> list[Tensor]:
+        """What PyTorch's operators take instead of a partition; :meth:`from_tensors` makes one of them again."""
+        return [self.order, self.offsets, self.host_offsets]
+
+    @classmethod
+    def from_tensors(cls, tensors: Sequence[Tensor]) -> Partition:
+        """The partition whose :meth:`tensors` these are."""
+        order, offsets, host_offsets = tensors
+        return cls(order, offsets, host_offsets)
 
     def then(self, cells: Partition) -> Partition:
         """Fine cells: each cell of ``cells``, a partition of this one's m cells, with all its elements (Definition 5).
@@ -159,14 +178,14 @@ class Partition:
         self._check_elements(x)
         if not x.is_floating_point():
             raise TypeError(f"x: expected a floating point tensor, got {x.dtype}")
-        wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+        wide = torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
         if self.uniform:
-            ordered = wide.index_select(-2, self.order)
-            mean = torch.unflatten(ordered, -2, (len(self), self.largest)).mean(-2)
-        else:
-            sums = wide.new_zeros(*x.shape[:-2], len(self), x.shape[-1]).index_add(-2, self.labels, wide)
-            mean = sums / self.sizes[:, None]
-        return mean.to(x.dtype)
+            ordered = x.index_select(-2, self.order)
+            return torch.unflatten(ordered, -2, (len(self), self.largest)).mean(-2, dtype=wide).to(x.dtype)
+        first = torch.arange(x.shape[:-2].numel(), device=x.device)[:, None] * len(self)
+        sums = torch.zeros(len(first) * len(self), x.shape[-1], dtype=wide, device=x.device)
+        sums = add_rows(sums, (first + self.labels).flatten(), x.reshape(-1, x.shape[-1]).to(wide))
+        return (sums.view(*x.shape[:-2], len(self), -1) / self.sizes[:, None]).to(x.dtype)
 
     def split(self, x: Shaped[Tensor, "*batch n c"]) -> tuple[Shaped[Tensor, "*batch _size c"], ...]:
         """The m cells of ``x``, each (..., size, c) (Definition 3).
@@ -206,6 +225,15 @@ class Partition:
     def _check_covers(self, what: str) -> None:
         if not self.covers:
             raise ValueError(f"{what}: this partition leaves elements out, so there is none")
+
+
+def add_rows(
+    into: Shaped[Tensor, "n c"], row: Int[Tensor, " r"], values: Shaped[Tensor, "r c"]
+) -> Shaped[Tensor, "n c"]:
+    """``into[row] += values`` in place, rows that occur several times in their order: it repeats bit for bit."""
+    if into.device.type == "cpu":
+        return into.index_add_(0, row, values)
+    return into.index_put_((row,), values, accumulate=True)  # sorts; index_add_ would add with atomic operations
 
 
 def _check_list(name: str, value: Tensor) -> None:

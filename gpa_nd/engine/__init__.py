@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
-from typing import Literal
-
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from gpa_nd.checks import check_int
-from gpa_nd.engine.arguments import check_choices, check_relevant, check_tokens
+from gpa_nd.engine import blocked  # registers operators, which a program that was exported looks for
+from gpa_nd.engine.arguments import check_choices, check_positions, check_relevant, check_tokens
+from gpa_nd.engine.choice import Affinity, Backend, choose
+from gpa_nd.engine.precision import own_precision
 from gpa_nd.layout import Layout
-
-Affinity = Literal["dot", "euclidean"]
-Backend = Literal["auto", "reference", "torch", "triton"]
 
 __all__ = ["Affinity", "Backend", "attend", "gpa_attention", "select_keys"]
 
 
 def select_keys(
     q: Float[Tensor, "b h n_q c"],
-    k: Float[Tensor, "b h n_k c"],
+    k: Float[Tensor, "b h_k n_k c"],
     layout: Layout,
     *,
     kappa: int,
     scale: float | None = None,
     affinity: Affinity = "dot",
+    enable_gqa: bool = False,
     backend: Backend = "auto",
 ) -> Int[Tensor, "b h m chosen"]:
     """Phase 1 (Algorithm 1, lines 4–11): the relevant coarse keys of every cell.
@@ -41,7 +39,8 @@ def select_keys(
         kappa: coarse keys to keep for each cell.
         scale: factor of the affinity; 1/√c by default.
         affinity: ``"dot"`` (q·k · scale) or ``"euclidean"`` (−|q − k|² · scale).
-        backend: ``"reference"``, ``"torch"``, or ``"auto"``, the fastest that can run. ``"triton"`` is not there yet.
+        enable_gqa: k and v may have fewer heads than q: as many neighbouring heads of q share one as there are more.
+        backend: ``"reference"``, ``"torch"``, ``"triton"``, or ``"auto"``, the fastest that can run.
 
     Returns:
         (B, H, m, min(kappa, n_k')) int64: distinct coarse keys, best first; −1 where a cell may see fewer; a row of −2
@@ -59,7 +58,7 @@ def select_keys(
         >>> gpa_nd.select_keys(x, x, layout, kappa=2)[0, 0].tolist()
         [[0, 1], [2, 3]]
     """
-    check_tokens({"q": q, "k": k}, layout)
+    check_tokens({"q": q, "k": k}, layout, enable_gqa)
     check_int("kappa", kappa, at_least=1)
     check_choices(scale, affinity, backend)
     return _select_keys(q, k, layout, kappa, scale, affinity, backend)
@@ -67,14 +66,16 @@ def select_keys(
 
 def attend(
     q: Float[Tensor, "b h n_q c"],
-    k: Float[Tensor, "b h n_k c"],
-    v: Float[Tensor, "b h n_k c_v"],
+    k: Float[Tensor, "b h_k n_k c"],
+    v: Float[Tensor, "b h_k n_k c_v"],
     layout: Layout,
     relevant: Int[Tensor, "b h m chosen"],
     *,
     logits: Float[Tensor, "b h m chosen"] | None = None,
+    positions: tuple[Int[Tensor, " n_q"], Int[Tensor, " n_k"]] | None = None,
     scale: float | None = None,
     affinity: Affinity = "dot",
+    enable_gqa: bool = False,
     backend: Backend = "auto",
 ) -> Float[Tensor, "b h n_q c_v"]:
     """Phase 2 (Algorithm 1, lines 12–19): every query attends to the elements under its cell's coarse keys.
@@ -88,12 +89,15 @@ def attend(
             cell NaN.
         logits: (B, H, m, r) added to the scores of all elements under each selected coarse key; differentiable. The way
             in for a selection that learns, a coarse prior or a position bias. −∞ removes the key. Not broadcast.
+        positions: int64 (n_q,) of the queries and (n_k,) of the keys: a query sees a selected key only if the key's
+            position is not greater than its own.
         scale: factor of the affinity; 1/√c by default.
         affinity: ``"dot"`` (q·k · scale) or ``"euclidean"`` (−|q − k|² · scale).
-        backend: ``"reference"``, ``"torch"``, or ``"auto"``, the fastest that can run. ``"triton"`` is not there yet.
+        enable_gqa: k and v may have fewer heads than q: as many neighbouring heads of q share one as there are more.
+        backend: ``"reference"``, ``"torch"``, ``"triton"``, or ``"auto"``, the fastest that can run.
 
     Returns:
-        (B, H, n_q, c_v), in the dtype of q; zeros for a cell without keys.
+        (B, H, n_q, c_v), in the dtype of q; zeros for a query without keys.
 
     Raises:
         TypeError: an argument of the wrong type, or mixed dtypes.
@@ -108,24 +112,26 @@ def attend(
         >>> gpa_nd.attend(q, k, v, layout, torch.tensor([[[[1], [0]]]])).flatten().tolist()
         [3.5, 3.5, 1.5, 1.5]
     """
-    check_tokens({"q": q, "k": k, "v": v}, layout)
+    check_tokens({"q": q, "k": k, "v": v}, layout, enable_gqa)
     check_choices(scale, affinity, backend)
     check_relevant(relevant, logits, q, layout)
+    check_positions(positions, layout)
     if logits is not None:  # a logit of −∞ removes the key, also where it is the only one
         removed = logits.isneginf()
         relevant, logits = relevant.masked_fill(removed & (relevant >= 0), -1), logits.masked_fill(removed, 0)
-    return _attend(q, k, v, layout, relevant, logits, scale, affinity, backend)
+    return _attend(q, k, v, layout, relevant, logits, positions, scale, affinity, backend)
 
 
 def gpa_attention(
     q: Float[Tensor, "b h n_q c"],
-    k: Float[Tensor, "b h n_k c"],
-    v: Float[Tensor, "b h n_k c_v"],
+    k: Float[Tensor, "b h_k n_k c"],
+    v: Float[Tensor, "b h_k n_k c_v"],
     layout: Layout,
     *,
     kappa: int,
     scale: float | None = None,
     affinity: Affinity = "dot",
+    enable_gqa: bool = False,
     backend: Backend = "auto",
 ) -> Float[Tensor, "b h n_q c_v"]:
     """Algorithm 1: ``attend(…, select_keys(…))``.
@@ -141,7 +147,8 @@ def gpa_attention(
         kappa: coarse keys to keep for each cell; at or above n_k' the result is dense attention exactly.
         scale: factor of the affinity; 1/√c by default.
         affinity: ``"dot"`` (q·k · scale) or ``"euclidean"`` (−|q − k|² · scale).
-        backend: ``"reference"``, ``"torch"``, or ``"auto"``, the fastest that can run. ``"triton"`` is not there yet.
+        enable_gqa: k and v may have fewer heads than q: as many neighbouring heads of q share one as there are more.
+        backend: ``"reference"``, ``"torch"``, ``"triton"``, or ``"auto"``, the fastest that can run.
 
     Returns:
         (B, H, n_q, c_v), in the dtype of q.
@@ -158,17 +165,15 @@ def gpa_attention(
         >>> gpa_nd.gpa_attention(q, k, v, layout, kappa=3).shape
         torch.Size([1, 2, 1536, 16])
     """
-    check_tokens({"q": q, "k": k, "v": v}, layout)
+    check_tokens({"q": q, "k": k, "v": v}, layout, enable_gqa)
     check_int("kappa", kappa, at_least=1)
     check_choices(scale, affinity, backend)
     sees_all = kappa >= len(layout.key_groups) and layout.members.covers and layout.key_ranges is None
     if backend == "auto" and affinity == "dot" and sees_all and q.shape[:-1].numel():
-        from gpa_nd.engine import blocked
-
-        with _own_precision(q):
+        with own_precision(q):
             return blocked.dense(q, k, v, _scale(scale, q))
     relevant = _select_keys(q, k, layout, kappa, scale, affinity, backend)
-    return _attend(q, k, v, layout, relevant, None, scale, affinity, backend)
+    return _attend(q, k, v, layout, relevant, None, None, scale, affinity, backend)
 
 
 def _select_keys(
@@ -177,16 +182,18 @@ def _select_keys(
     if not q.shape[:-1].numel():
         shape = (*q.shape[:2], len(layout.query_cells), min(kappa, len(layout.key_groups)))
         return torch.empty(shape, dtype=torch.int64, device=q.device)
-    with _own_precision(q):
-        match backend:
-            case "reference":
-                from gpa_nd.engine import reference
+    match choose(backend, (q, k), affinity):
+        case "reference":
+            from gpa_nd.engine import reference
 
+            with own_precision(q):
                 return reference.select_keys(q, k, layout, kappa, _scale(scale, q), affinity)
-            case _:
-                from gpa_nd.engine import blocked
+        case "torch":
+            return blocked.select_keys(q, k, layout, kappa, _scale(scale, q), affinity)
+        case "triton":
+            from gpa_nd.engine.fused import selection
 
-                return blocked.select_keys(q, k, layout, kappa, _scale(scale, q), affinity)
+            return selection.select_keys(q, k, layout, kappa, _scale(scale, q))
 
 
 def _attend(
@@ -196,29 +203,26 @@ def _attend(
     layout: Layout,
     relevant: Tensor,
     logits: Tensor | None,
+    positions: tuple[Tensor, Tensor] | None,
     scale: float | None,
     affinity: Affinity,
     backend: Backend,
 ) -> Tensor:
     if not q.shape[:-1].numel():  # empty, but a part of the graph that gradients go through
         return q.new_zeros(*q.shape[:3], v.shape[-1]) + 0 * (q.sum() + k.sum() + v.sum())
-    with _own_precision(q):
-        match backend:
-            case "reference":
-                from gpa_nd.engine import reference
+    match choose(backend, (q, k, v), affinity):
+        case "reference":
+            from gpa_nd.engine import reference
 
-                return reference.attend(q, k, v, layout, relevant, logits, _scale(scale, q), affinity)
-            case _:
-                from gpa_nd.engine import blocked
+            with own_precision(q):
+                return reference.attend(q, k, v, layout, relevant, logits, positions, _scale(scale, q), affinity)
+        case "torch":
+            return blocked.attend(q, k, v, layout, relevant, logits, positions, _scale(scale, q), affinity)
+        case "triton":
+            from gpa_nd.engine.fused import attention
 
-                return blocked.attend(q, k, v, layout, relevant, logits, _scale(scale, q), affinity)
+            return attention.attend(q, k, v, layout, relevant, logits, _scale(scale, q), *(positions or (None, None)))
 
 
 def _scale(scale: float | None, q: Tensor) -> float:
     return q.shape[-1] ** -0.5 if scale is None else scale
-
-
-def _own_precision(q: Tensor) -> AbstractContextManager[object]:
-    """Autocast would round the coarse logits of float32 inputs to half precision; the dtype of q, k and v decides."""
-    kind = q.device.type
-    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()

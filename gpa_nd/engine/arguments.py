@@ -15,7 +15,7 @@ AFFINITIES = ("dot", "euclidean")
 BACKENDS = ("auto", "reference", "torch", "triton")
 
 
-def check_tokens(tensors: dict[str, Tensor], layout: Layout) -> None:
+def check_tokens(tensors: dict[str, Tensor], layout: Layout, enable_gqa: bool = False) -> None:
     """Flat tokens by name, q (B, H, n_q, c), k (B, H, n_k, c) and perhaps v (B, H, n_k, c_v), and their layout.
 
     Raises:
@@ -24,7 +24,7 @@ def check_tokens(tensors: dict[str, Tensor], layout: Layout) -> None:
     """
     if not isinstance(layout, Layout):
         raise TypeError(f"layout: expected a Layout, got {type(layout).__name__}")
-    check_structured(tensors)
+    check_structured(tensors, enable_gqa)
     for name, groups in (("q", layout.query_groups), ("k", layout.key_groups)):
         shape = tuple(tensors[name].shape)
         if len(shape) != 4:
@@ -37,7 +37,7 @@ def check_tokens(tensors: dict[str, Tensor], layout: Layout) -> None:
         )
 
 
-def check_structured(tensors: dict[str, Tensor]) -> None:
+def check_structured(tensors: dict[str, Tensor], enable_gqa: bool = False) -> None:
     """Tensors by name, q, k and perhaps v, each (B, H, *shape, channels), whose type, device and sizes agree.
 
     Raises:
@@ -55,18 +55,29 @@ def check_structured(tensors: dict[str, Tensor]) -> None:
             raise ValueError(f"{name}: expected it on {q.device}, where q is, got {x.device}")
         if x.ndim < 4:
             raise ValueError(f"{name}: expected shape (batch, heads, elements …, channels), got {tuple(x.shape)}")
-        if x.shape[:2] != q.shape[:2]:
-            raise ValueError(
-                f"{name}: expected batch and heads {tuple(q.shape[:2])} as q has, got {tuple(x.shape[:2])}"
-            )
+        if name != "q":
+            _check_heads(name, x, q, enable_gqa)
         if not x.shape[-1]:
             raise ValueError(f"{name}: expected at least one channel, got shape {tuple(x.shape)}")
+        if name == "v" and x.shape[1] != k.shape[1]:
+            raise ValueError(f"v: expected {k.shape[1]} heads as k has, got {x.shape[1]}")
         if name == "v" and x.shape[2:-1] != k.shape[2:-1]:
             raise ValueError(f"v: expected elements {tuple(k.shape[2:-1])} as k has, got {tuple(x.shape[2:-1])}")
     if k.shape[-1] != q.shape[-1]:
         raise ValueError(f"k: expected {q.shape[-1]} channels as q has, got {k.shape[-1]}")
     if not k.shape[2:-1].numel() and q.shape[2:-1].numel():
         raise ValueError(f"k: expected at least one key for the queries to attend to, got shape {tuple(k.shape)}")
+
+
+def _check_heads(name: str, x: Tensor, other: Tensor, shared: bool) -> None:
+    """Batch entries and heads as in ``other``; of shared heads, as many as divide the other's."""
+    heads, of_other = x.shape[1], other.shape[1]
+    if x.shape[0] == other.shape[0] and (heads == of_other or (shared and heads and of_other % heads == 0)):
+        return
+    expected = f"batch and heads {tuple(other.shape[:2])} as q has"
+    if shared:
+        expected = f"batch {other.shape[0]} and a number of heads that divides the {of_other} of q"
+    raise ValueError(f"{name}: expected {expected}, got {tuple(x.shape[:2])}")
 
 
 def check_choices(scale: float | None, affinity: str, backend: str) -> None:
@@ -84,8 +95,6 @@ def check_choices(scale: float | None, affinity: str, backend: str) -> None:
         raise ValueError(f"affinity: expected one of {', '.join(map(repr, AFFINITIES))}, got {affinity!r}")
     if backend not in BACKENDS:
         raise ValueError(f"backend: expected one of {', '.join(map(repr, BACKENDS))}, got {backend!r}")
-    if backend == "triton":
-        raise ValueError("backend: 'triton' is not part of this version yet; use 'auto', 'torch' or 'reference'")
 
 
 def check_relevant(relevant: Tensor, logits: Tensor | None, q: Tensor, layout: Layout) -> None:
@@ -103,7 +112,8 @@ def check_relevant(relevant: Tensor, logits: Tensor | None, q: Tensor, layout: L
         raise ValueError(f"relevant: expected shape {expected} and the selected keys, got {tuple(relevant.shape)}")
     if relevant.device != q.device:
         raise ValueError(f"relevant: expected it on {q.device}, where q is, got {relevant.device}")
-    if relevant.numel() and not (-2 <= int(relevant.min()) and int(relevant.max()) < len(layout.members)):
+    known = not torch.compiler.is_compiling()  # compiled code cannot look at values
+    if known and relevant.numel() and not (-2 <= int(relevant.min()) and int(relevant.max()) < len(layout.members)):
         raise ValueError(
             f"relevant: expected coarse keys 0 … {len(layout.members) - 1}, −1 or −2, got {int(relevant.min())} … "
             f"{int(relevant.max())}"
@@ -117,3 +127,24 @@ def check_relevant(relevant: Tensor, logits: Tensor | None, q: Tensor, layout: L
         raise ValueError(f"logits: expected shape {tuple(relevant.shape)} as relevant has, got {tuple(logits.shape)}")
     if logits.device != q.device:
         raise ValueError(f"logits: expected it on {q.device}, where q is, got {logits.device}")
+
+
+def check_positions(positions: tuple[Tensor, Tensor] | None, layout: Layout) -> None:
+    """Where queries and keys stand, int64 (n_q,) and (n_k,).
+
+    Raises:
+        TypeError: not a pair of int64 tensors.
+        ValueError: wrong lengths or devices.
+    """
+    if positions is None:
+        return
+    if not isinstance(positions, tuple | list) or len(positions) != 2:
+        raise TypeError(f"positions: expected a pair, of the queries and of the keys, got {type(positions).__name__}")
+    for name, x, groups in zip(("queries", "keys"), positions, (layout.query_groups, layout.key_groups), strict=True):
+        if not isinstance(x, Tensor) or x.dtype != torch.int64:
+            got = x.dtype if isinstance(x, Tensor) else type(x).__name__
+            raise TypeError(f"positions: expected an int64 tensor for the {name}, got {got}")
+        if x.shape != (groups.num_elements,):
+            raise ValueError(f"positions: expected shape ({groups.num_elements},) for the {name}, got {tuple(x.shape)}")
+        if x.device != layout.device:
+            raise ValueError(f"positions: expected those of the {name} on {layout.device}, got {x.device}")

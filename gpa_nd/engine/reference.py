@@ -14,6 +14,7 @@ def select_keys(
     q: Tensor, k: Tensor, layout: Layout, kappa: int, scale: float, affinity: str
 ) -> Int[Tensor, "b h m kappa"]:
     """Phase 1: finding relevant keys at the low resolution."""
+    k = for_query_heads(k, q)
     q_low, k_low = layout.query_groups.mean(q), layout.key_groups.mean(k)  # line 5
     seen = visible(layout)
     scores = affinities(not_finite_to_nan(q_low), not_finite_to_nan(k_low), scale, affinity)
@@ -30,10 +31,12 @@ def attend(
     layout: Layout,
     relevant: Tensor,
     logits: Tensor | None,
+    positions: tuple[Tensor, Tensor] | None,
     scale: float,
     affinity: str,
 ) -> Float[Tensor, "b h n_q c_v"]:
     """Phase 2: using the relevant keys for approximate attention at the original resolution."""
+    k, v = for_query_heads(k, q), for_query_heads(v, q)
     x_cells = []
     for cell, q_cell in enumerate(layout.fine_cells.split(q)):  # lines 13–14
         chosen = relevant[:, :, cell]
@@ -42,8 +45,10 @@ def attend(
         scores = affinities(q_cell, k_cell, scale, affinity)
         if logits is not None:
             scores = scores + logits[:, :, cell, :, None].expand(index.shape).flatten(-2)[:, :, None]
-        weights = softmax(scores, (index >= 0).flatten(-2)[:, :, None])
-        x_cell = weights @ v_cell.to(weights.dtype)  # line 17
+        seen = (index >= 0).flatten(-2)[:, :, None]
+        if positions is not None:
+            seen = seen & (positions[1][index.flatten(-2)][:, :, None] <= of_cell(positions[0], layout, cell))
+        x_cell = weigh(softmax(scores, seen), v_cell, seen)  # line 17
         x_cells.append(x_cell.masked_fill((chosen == -2).any(-1)[..., None, None], torch.nan).to(q.dtype))
     return layout.fine_cells.join(x_cells)  # line 19
 
@@ -60,6 +65,24 @@ def softmax(scores: Tensor, seen: Tensor) -> Float[Tensor, "b h n_q n_k"]:
     """Softmax over the keys that are seen; zeros where there are none."""
     nothing = ~seen.any(-1, keepdim=True)
     return scores.masked_fill(~(seen | nothing), -torch.inf).softmax(-1).masked_fill(~seen, 0)
+
+
+def weigh(weights: Tensor, v: Tensor, seen: Tensor) -> Float[Tensor, "b h n_q c_v"]:
+    """V · weights, in which a value that a query does not see counts for nothing, were it not a number."""
+    v = v.to(weights.dtype)
+    if seen.shape[-2] == 1:
+        return weights @ v.masked_fill(~seen.mT, 0)
+    return (weights[..., None] * torch.where(seen[..., None], v[..., None, :, :], 0)).sum(-2)
+
+
+def of_cell(query_positions: Tensor, layout: Layout, cell: int) -> Int[Tensor, "n 1"]:
+    """The positions of a cell's queries."""
+    return layout.fine_cells.split(query_positions[:, None])[cell]
+
+
+def for_query_heads(x: Tensor, q: Tensor) -> Float[Tensor, "b h n c"]:
+    """Keys or values for every head of the queries; neighbouring heads may share them."""
+    return x.repeat_interleave(q.shape[1] // x.shape[1], dim=1)
 
 
 def visible(layout: Layout) -> Tensor:

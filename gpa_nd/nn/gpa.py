@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from types import SimpleNamespace
 
 import torch
 from jaxtyping import Float
@@ -13,6 +13,7 @@ from gpa_nd.engine import Affinity, Backend, gpa_attention
 from gpa_nd.engine.arguments import check_choices, check_structured
 from gpa_nd.layout import Layout
 from gpa_nd.ops.base import Downsampler, IndexUpsampler, Shape
+from gpa_nd.partition import lasting
 from gpa_nd.partitioners.base import Partitioner
 
 LAYOUTS_KEPT = 8
@@ -30,7 +31,8 @@ class GPA(nn.Module):
         kappa: relevant coarse keys of each cell; at or above their number, the result is dense attention exactly.
         scale: factor of the affinity; 1/√c by default.
         affinity: ``"dot"`` (q·k · scale) or ``"euclidean"`` (−|q − k|² · scale).
-        backend: ``"reference"``, ``"torch"``, or ``"auto"``, the fastest that can run. ``"triton"`` is not there yet.
+        enable_gqa: k and v may have fewer heads than q: as many neighbouring heads of q share one as there are more.
+        backend: ``"reference"``, ``"torch"``, ``"triton"``, or ``"auto"``, the fastest that can run.
 
     Raises:
         TypeError: an operator of another kind, or an argument of the wrong type.
@@ -57,6 +59,7 @@ class GPA(nn.Module):
         kappa: int,
         scale: float | None = None,
         affinity: Affinity = "dot",
+        enable_gqa: bool = False,
         backend: Backend = "auto",
     ) -> None:
         super().__init__()
@@ -70,8 +73,9 @@ class GPA(nn.Module):
         check_choices(scale, affinity, backend)
         self.partitioner, self.downsampler = partitioner, downsampler
         self.key_downsampler, self.key_upsampler = key_downsampler, key_upsampler
-        self.kappa, self.scale, self.affinity, self.backend = kappa, scale, affinity, backend
-        self._layouts: OrderedDict[tuple[tuple[int, ...], tuple[int, ...], torch.device], Layout] = OrderedDict()
+        self.kappa, self.scale, self.affinity = kappa, scale, affinity
+        self.enable_gqa, self.backend = enable_gqa, backend
+        self._kept = SimpleNamespace()  # layouts, the one that was asked for last at the end
 
     def layout(self, query_shape: Shape, key_shape: Shape, device: torch.device | str = "cpu") -> Layout:
         """The layout for these shapes; the last few are kept.
@@ -85,20 +89,28 @@ class GPA(nn.Module):
             TypeError: a shape that is no tuple.
             ValueError: a shape that an operator cannot divide; the message names the operator.
         """
+        return getattr(self._kept, self._keep(query_shape, key_shape, device))  # type: ignore[no-any-return]
+
+    def _keep(self, query_shape: Shape, key_shape: Shape, device: torch.device | str) -> str:
+        """Make the layout, unless it is there, and tell its name; forget the one that was not asked for the longest."""
         for name, shape in (("query_shape", query_shape), ("key_shape", key_shape)):
             if not isinstance(shape, tuple | list):
                 raise TypeError(f"{name}: expected a tuple of ints, got {shape!r}")
-        device = torch.empty(0, device=device).device  # "cuda" is "cuda:0"
-        key = (tuple(query_shape), tuple(key_shape), device)
-        if key not in self._layouts:
-            self._layouts[key] = self._make_layout(*key)
-            if len(self._layouts) > LAYOUTS_KEPT:
-                self._layouts.popitem(last=False)
-        self._layouts.move_to_end(key)
-        return self._layouts[key]
+        with lasting():
+            device = torch.empty(0, device=device).device  # "cuda" is "cuda:0"
+            name = f"{tuple(query_shape)} {tuple(key_shape)} {device}"
+            layout = vars(self._kept).pop(name, None) or self._make_layout(tuple(query_shape), tuple(key_shape), device)
+            setattr(self._kept, name, layout)
+        if len(names := list(vars(self._kept))) > LAYOUTS_KEPT:
+            delattr(self._kept, names[0])
+        return name
+
+    # To a compiler the name is a constant, and the layout an attribute. The mark is what torch.compiler's decorator
+    # assume_constant_result leaves; the decorator itself takes a second to import the compiler.
+    _keep._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
     def forward(
-        self, q: Float[Tensor, "b h *query c"], k: Float[Tensor, "b h *key c"], v: Float[Tensor, "b h *key c_v"]
+        self, q: Float[Tensor, "b h *query c"], k: Float[Tensor, "b h_k *key c"], v: Float[Tensor, "b h_k *key c_v"]
     ) -> Float[Tensor, "b h *query c_v"]:
         """Attend from every query to the keys that are relevant to its cell.
 
@@ -114,12 +126,20 @@ class GPA(nn.Module):
             TypeError: not tensors of one floating point dtype.
             ValueError: shapes that do not fit one another or the operators.
         """
-        check_structured({"q": q, "k": k, "v": v})
+        check_structured({"q": q, "k": k, "v": v}, self.enable_gqa)
         query_shape = q.shape[2:-1]
         layout = self.layout(query_shape, k.shape[2:-1], q.device)
         q, k, v = (x.flatten(2, -2) for x in (q, k, v))
         out = gpa_attention(
-            q, k, v, layout, kappa=self.kappa, scale=self.scale, affinity=self.affinity, backend=self.backend
+            q,
+            k,
+            v,
+            layout,
+            kappa=self.kappa,
+            scale=self.scale,
+            affinity=self.affinity,
+            enable_gqa=self.enable_gqa,
+            backend=self.backend,
         )
         return torch.unflatten(out, 2, query_shape)
 
@@ -133,7 +153,7 @@ class GPA(nn.Module):
 
     def __getstate__(self) -> dict[str, object]:
         """Copies and pickles make their layouts anew."""
-        return {**self.__dict__, "_layouts": OrderedDict()}
+        return {**self.__dict__, "_kept": SimpleNamespace()}
 
     def _make_layout(self, query_shape: tuple[int, ...], key_shape: tuple[int, ...], device: torch.device) -> Layout:
         operator = "downsampler"
@@ -151,7 +171,10 @@ class GPA(nn.Module):
                 f"{operator}: does not fit queries of shape {query_shape} and keys of shape {key_shape}, which are the "
                 f"axes of q and k between (batch, heads) and channels: {error}"
             ) from error
-        return Layout(query_groups.to(device), query_cells.to(device), key_groups.to(device), key_members.to(device))
+        fine_cells = query_groups.then(query_cells.to(query_groups.order.device))
+        layout = Layout(query_groups.to(device), query_cells.to(device), key_groups.to(device), key_members.to(device))
+        layout.fine_cells = fine_cells.to(device)
+        return layout
 
 
 def _check_operator(name: str, operator: object, kind: type) -> None:

@@ -5,7 +5,7 @@ import torch
 
 import gpa_nd
 from gpa_nd import Layout, Partition, gpa_attention, select_keys
-from gpa_nd.engine import blocked
+from gpa_nd.engine.blocked import phase2, selection
 
 CELLS = Partition.from_labels(torch.arange(6) // 2)
 
@@ -89,7 +89,7 @@ def test_neither_the_affinity_nor_all_gathered_keys_are_held(cells, largest_tens
     q, k, v = torch.randn(3, 1, 1, 65536, 8)
     with largest_tensor() as selecting:
         relevant = select_keys(q, k, layout, kappa=64, backend="torch")
-    assert selecting.numel <= 2**20  # the affinity has 2^24 entries
+    assert selecting.numel <= 2**21  # the affinity has 2^24 entries
     with largest_tensor() as attending:
         gpa_nd.attend(q, k, v, layout, relevant, backend="torch")
     gathered = relevant.numel() * 16 * 8
@@ -100,7 +100,7 @@ def test_many_heads_are_taken_a_few_at_a_time(monkeypatch):
     layout = gpa_nd.image(downsample=2, cells=3, kappa=1).layout((13, 11), (13, 11))
     q, k = torch.randn(2, 2, 5, 143, 4)
     expected = select_keys(q, k, layout, kappa=4, backend="torch")
-    monkeypatch.setattr(blocked, "ROWS_AT_ONCE", 2**20 // (3 * 42))  # three heads of 42 coarse keys
+    monkeypatch.setattr(selection, "ROWS_AT_ONCE", 2**21 // (3 * 42))  # three heads of 42 coarse keys
     assert select_keys(q, k, layout, kappa=4, backend="torch").equal(expected)
 
 
@@ -108,7 +108,8 @@ def test_many_heads_are_taken_a_few_at_a_time(monkeypatch):
 def test_blocks_of_any_size_give_the_same_answer(case, monkeypatch, limit):
     layout, (q, k, v) = case.layout(), case.flat_tokens()
     expected = gpa_attention(q, k, v, layout, kappa=3, backend="torch")
-    monkeypatch.setattr(blocked, "_limit", lambda x: limit)
+    monkeypatch.setattr(selection, "limit", lambda x: limit)
+    monkeypatch.setattr(phase2, "limit", lambda x: limit)
     assert (gpa_attention(q, k, v, layout, kappa=3, backend="torch") - expected).abs().max() < 1e-12
 
 

@@ -1,0 +1,11 @@
+"""Backend "torch": Algorithm 1 for a block of cells at a time, on every device that PyTorch has.
+
+Neither the n_q' × n_k' affinity nor all gathered keys are ever held at once, and nothing but the arguments is kept for
+the backward pass.
+"""
+
+from gpa_nd.engine.blocked.attention import attend
+from gpa_nd.engine.blocked.dense import dense
+from gpa_nd.engine.blocked.selection import select_keys
+
+__all__ = ["attend", "dense", "select_keys"]

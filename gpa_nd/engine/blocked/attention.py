@@ -1,0 +1,89 @@
+"""Phase 2 as a custom operator: what PyTorch has to know of it, so that it can be compiled, exported and derived."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gpa_nd.engine.blocked.phase2 import Phase2
+from gpa_nd.engine.precision import own_precision
+from gpa_nd.layout import Layout
+
+
+def attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    layout: Layout,
+    relevant: Tensor,
+    logits: Tensor | None,
+    positions: tuple[Tensor, Tensor] | None,
+    scale: float,
+    affinity: str,
+) -> Float[Tensor, "b h n_q c_v"]:
+    """Phase 2: for a block of cells at a time gather the keys and values that they chose, and attend."""
+    cells, members = layout.fine_cells.tensors(), layout.members.tensors()
+    of_queries, of_keys = (None, None) if positions is None else positions
+    out: Tensor = torch.ops.gpa_nd.blocked_attend(
+        q, k, v, relevant, logits, cells, members, of_queries, of_keys, scale, affinity
+    )
+    return out
+
+
+ARGUMENTS = (
+    "Tensor q, Tensor k, Tensor v, Tensor relevant, Tensor? logits, Tensor[] cells, Tensor[] members, "
+    "Tensor? query_positions, Tensor? key_positions, float scale, str affinity"
+)
+
+
+torch.library.define("gpa_nd::blocked_attend", f"({ARGUMENTS}) -> Tensor")
+torch.library.define(
+    "gpa_nd::blocked_attend_backward", f"(Tensor grad, {ARGUMENTS}) -> (Tensor, Tensor, Tensor, Tensor)"
+)
+
+
+@torch.library.impl("gpa_nd::blocked_attend", "CompositeExplicitAutograd")
+def _attend(q, *others):  # type: ignore[no-untyped-def]
+    with own_precision(q), torch.no_grad():
+        return Phase2(q, *others).attend()
+
+
+@torch.library.register_fake("gpa_nd::blocked_attend")
+def _(q, k, v, *_):  # type: ignore[no-untyped-def]
+    return q.new_empty(*q.shape[:3], v.shape[-1])
+
+
+@torch.library.impl("gpa_nd::blocked_attend_backward", "CompositeExplicitAutograd")
+def _attend_backward(grad, q, *others):  # type: ignore[no-untyped-def]
+    with own_precision(q), torch.no_grad():
+        return Phase2(q, *others).gradients(grad)
+
+
+@torch.library.register_fake("gpa_nd::blocked_attend_backward")
+def _(grad, q, k, v, relevant, logits, *_):  # type: ignore[no-untyped-def]
+    of_logits = q.new_empty(0) if logits is None else logits.new_empty(logits.shape)
+    return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape), of_logits
+
+
+def _keep(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
+    *tensors, cells, members, query_positions, key_positions, ctx.scale, ctx.affinity = inputs
+    ctx.save_for_backward(*tensors, query_positions, key_positions, *cells, *members)
+
+
+def _backward(ctx, grad):  # type: ignore[no-untyped-def]
+    q, k, v, relevant, logits, query_positions, key_positions, *parts = ctx.saved_tensors
+    cells, members = parts[: len(parts) // 2], parts[len(parts) // 2 :]
+    dq, dk, dv, dlogits = torch.ops.gpa_nd.blocked_attend_backward(
+        grad, q, k, v, relevant, logits, cells, members, query_positions, key_positions, ctx.scale, ctx.affinity
+    )
+    no_list = [None] * len(cells)
+    return dq, dk, dv, None, None if logits is None else dlogits, no_list, no_list, None, None, None, None
+
+
+def _no_second_derivative(ctx, *grads):  # type: ignore[no-untyped-def]
+    raise NotImplementedError("backend 'torch' has no second derivatives; backend='reference' has them")
+
+
+torch.library.register_autograd("gpa_nd::blocked_attend", _backward, setup_context=_keep)
+torch.library.register_autograd("gpa_nd::blocked_attend_backward", _no_second_derivative)

@@ -1,0 +1,93 @@
+"""Blocks of cells: a partition taken a few cells at a time, in memory that is used again and again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Int, Shaped
+from torch import Tensor
+
+from gpa_nd.partition import Partition
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some cells of a partition, each for some head, padded to the largest of them.
+
+    Attributes:
+        heads: (p,) whose cell it is.
+        cells: (p,) the number of the cell.
+        elements: (p, size) its elements; a shorter cell repeats its last one, so that what is computed there stays
+            within the cell.
+        real: (p, size) whether an element is there for the first time; None if all cells have this size.
+    """
+
+    heads: Int[Tensor, " p"]
+    cells: Int[Tensor, " p"]
+    elements: Int[Tensor, "p size"]
+    real: Bool[Tensor, "p size"] | None
+
+
+class CellBlocks:
+    """The cells of a partition, largest first, as many at a time as a limit allows, none less than half the largest.
+
+    Args:
+        partition: whose cells are meant.
+        limit: how many numbers a block may hold; one of a single cell may hold more.
+        per_element: how many there are for each element of a cell.
+        per_cell: how many there are for each cell besides.
+        heads: how many heads have these cells; a cell is taken for one head after another.
+    """
+
+    def __init__(self, partition: Partition, limit: int, per_element: int, per_cell: int = 0, heads: int = 1) -> None:
+        self.partition, self.heads = partition, heads
+        sizes, self.by_size = partition.host_offsets.diff().sort(descending=True, stable=True)
+        self.spans: list[tuple[int, int, int]] = []
+        start, ascending = 0, -sizes
+        while start < len(partition) * heads:
+            size = int(sizes[start // heads])
+            half_as_large = int(torch.searchsorted(ascending, -((size + 1) // 2), right=True)) * heads
+            stop = min(half_as_large, start + max(1, limit // (size * per_element + per_cell)))
+            self.spans.append((start, stop, size))
+            start = stop
+
+    def __iter__(self) -> Iterator[Block]:
+        """The blocks, on the device of the partition."""
+        part = self.partition
+        by_size = self.by_size.to(part.order.device)
+        for start, stop, size in self.spans:
+            which = torch.arange(start, stop, device=by_size.device)
+            heads, cells = which % self.heads, by_size[which // self.heads]
+            place = torch.arange(size, device=cells.device)
+            if part.uniform:
+                yield Block(heads, cells, part.order[part.offsets[cells, None] + place], None)
+                continue
+            last = part.sizes[cells, None] - 1
+            yield Block(heads, cells, part.order[part.offsets[cells, None] + place.minimum(last)], place <= last)
+
+    def join_cells(self, blocks: Sequence[Shaped[Tensor, "h _c r"]]) -> Shaped[Tensor, "h m r"]:
+        """One row per cell of one head, computed block by block, in the order of the cells."""
+        rows = torch.cat(tuple(blocks), dim=1)
+        return rows if self.partition.uniform else rows.index_select(1, self.by_size.argsort().to(rows.device))
+
+
+class Scratch:
+    """Memory by name that one block takes over from another: fresh memory costs more than what is computed in it."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.memory: dict[str, Tensor] = {}
+
+    def __call__(self, name: str, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+        """A tensor whose contents are whatever was there."""
+        numel = torch.Size(shape).numel()
+        if name not in self.memory or len(self.memory[name]) < numel:
+            self.memory[name] = torch.empty(numel, dtype=dtype, device=self.device)
+        return self.memory[name][:numel].view(*shape)
+
+
+def limit(x: Tensor) -> int:
+    """Numbers in a block: what stays in the cache of a CPU, what keeps a GPU busy; no more than x has."""
+    return min(2**21 if x.device.type == "cpu" else 2**27, max(2**18, x.numel()))

@@ -1,0 +1,46 @@
+"""Line 15: from the coarse keys that a cell chose to the elements under them."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from gpa_nd.partition import Partition
+
+
+class Members:
+    """The elements under coarse keys, in as many columns for every cell.
+
+    The number of columns comes from the partition and κ alone, with room for the κ largest groups: nothing that a
+    tensor holds may sway the rounding of what is computed over them.
+
+    Args:
+        members: the elements under each coarse key.
+        kappa: how many coarse keys each cell names.
+    """
+
+    def __init__(self, members: Partition, kappa: int) -> None:
+        self.members = members
+        sizes = members.host_offsets.diff()
+        self.columns = max(1, int(sizes.topk(min(kappa, len(sizes))).values.sum()))
+        self.aligned = 0 < kappa <= len(sizes) and self.columns == kappa * members.largest
+
+    def of(self, chosen: Int[Tensor, "p kappa"]) -> tuple[Int[Tensor, "p r"], Int[Tensor, "p r"], Bool[Tensor, "p r"]]:
+        """The elements, which of the κ each comes from, and which of them are real; the others are element 0."""
+        named = chosen.clamp_min(0)
+        place = torch.arange(self.columns, device=chosen.device)
+        if self.aligned:
+            elements = torch.where(chosen[..., None] >= 0, self.members.table[named], -1).flatten(-2)
+            slot = (place // self.members.largest).expand_as(elements)
+            return elements.clamp_min(0), slot, elements >= 0
+        place = place.expand(len(chosen), -1).contiguous()
+        if not chosen.shape[-1]:
+            return torch.zeros_like(place), place, torch.zeros_like(place, dtype=torch.bool)
+        stops = torch.where(chosen >= 0, self.members.sizes[named], 0).cumsum(-1)
+        slot = torch.searchsorted(stops, place, right=True).clamp_max(chosen.shape[-1] - 1)
+        group = named.gather(-1, slot)
+        within = place - (stops.gather(-1, slot) - self.members.sizes[group])
+        elements = self.members.order[(self.members.offsets[group] + within).clamp(0, self.members.num_elements - 1)]
+        seen = place < stops[..., -1:]
+        return torch.where(seen, elements, 0), slot, seen

@@ -1,0 +1,242 @@
+"""Lines 12–19 and their gradient, for a block of cells at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from gpa_nd.engine.blocked.blocks import Block, CellBlocks, Scratch, limit
+from gpa_nd.engine.blocked.members import Members
+from gpa_nd.engine.precision import wide
+from gpa_nd.partition import Partition, add_rows
+
+
+@dataclass
+class Keys:
+    """What the cells of a block attend to.
+
+    Attributes:
+        row: (p, r) where it is among all rows of k and v.
+        slot: (p, r) which of the κ coarse keys it is under.
+        seen: (p, 1, r) whether it is real; None if all are. What is not is zero in ``k`` and ``v``.
+        k: (p, r, c) the keys.
+        v: (p, r, c_v) the values.
+        bias: (p, 1, r) what is added to the scores, or None.
+        position: (p, 1, r) where it stands, if queries see only what does not stand behind them; or None.
+    """
+
+    row: Int[Tensor, "p r"]
+    slot: Int[Tensor, "p r"]
+    seen: Bool[Tensor, "p 1 r"] | None
+    k: Float[Tensor, "p r c"]
+    v: Float[Tensor, "p r c_v"]
+    bias: Float[Tensor, "p 1 r"] | None
+    position: Int[Tensor, "p 1 r"] | None
+
+
+@dataclass
+class Queries:
+    """Some queries of each cell of a block, and how they attend.
+
+    Attributes:
+        row: (p, s) where it is among all rows of q; the row behind the last one for padding.
+        silent: (p, s) True for padding, which nobody reads, and in cells that are NaN; None if no query is.
+        q: (p, s, c) the queries, times the scale if the affinity is a dot product.
+        seen: (p, s or 1, r) the keys that it sees; None if all.
+        weights: (p, s, r) softmax of its scores over the keys that it sees.
+    """
+
+    row: Int[Tensor, "p s"]
+    silent: Bool[Tensor, "p s"] | None
+    q: Float[Tensor, "p s c"]
+    seen: Bool[Tensor, "p _s r"] | None
+    weights: Float[Tensor, "p s r"]
+
+
+class Phase2:
+    """Phase 2 for a block of (head, cell) pairs at a time. The arguments are those of the operator."""
+
+    def __init__(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        relevant: Tensor,
+        logits: Tensor | None,
+        cells: list[Tensor],
+        members: list[Tensor],
+        query_positions: Tensor | None,
+        key_positions: Tensor | None,
+        scale: float,
+        affinity: str,
+    ) -> None:
+        self.shapes, self.dtype = (q.shape, k.shape, v.shape), wide(q.dtype)
+        heads = torch.arange(q.shape[0] * q.shape[1], device=q.device)
+        sharing = q.shape[1] // k.shape[1]  # query heads that read the same head of k and v
+        self.first_query, self.first_key = heads * q.shape[2], heads // sharing * k.shape[2]
+        self.q, self.k, self.v = (x.reshape(-1, x.shape[-1]) for x in (q, k, v))
+        self.relevant, self.logits = relevant.flatten(0, 1), None if logits is None else logits.flatten(0, 1)
+        self.query_positions, self.key_positions = query_positions, key_positions
+        self.scale, self.affinity = scale, affinity
+        self.cells = Partition.from_tensors(cells)
+        self.members = Members(Partition.from_tensors(members), relevant.shape[-1])
+        self.room = Scratch(q.device)
+
+    def attend(self) -> Float[Tensor, "b h n_q c_v"]:
+        """The result."""
+        out = self.v.new_empty(len(self.q) + 1, self.v.shape[-1])  # the last row takes what is computed for padding
+        dtype = self.v.dtype if _multiplies(self.v) else self.dtype
+        for block in self._blocks(matrices=2):
+            keys = self._gather(block, dtype)
+            for queries in self._score(block, keys, matrices=2):
+                x = self._weigh(queries, keys)
+                if queries.silent is not None:  # not in padding, whose results nobody reads
+                    x.masked_fill_(queries.silent[..., None], torch.nan)
+                out.index_copy_(0, queries.row.flatten(), x.flatten(0, 1).to(out.dtype))
+        return out[:-1].view(*self.shapes[0][:3], -1)
+
+    def gradients(self, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Those of q, k, v and the logits; empty where there are no logits."""
+        grad = grad.reshape(-1, grad.shape[-1])
+        dq = self.q.new_empty(len(self.q) + 1, self.q.shape[-1])
+        dk, dv = (torch.zeros(x.shape, dtype=self.dtype, device=x.device) for x in (self.k, self.v))
+        dlogits = torch.zeros(self.relevant.numel(), 1, dtype=self.dtype, device=grad.device)
+        for block in self._blocks(matrices=4):
+            keys = self._gather(block, self.dtype)
+            if keys.position is not None:  # what no query sees may be anything
+                keys.k.nan_to_num_(0, 0, 0), keys.v.nan_to_num_(0, 0, 0)
+            dk_rows, dv_rows = self._zeros("dk", keys.k.shape), self._zeros("dv", keys.v.shape)
+            dbias = self._zeros("dbias", keys.row.shape)
+            for queries in self._score(block, keys, matrices=4):
+                dx = self._pick("dx", grad, queries.row.clamp_max(len(grad) - 1), self.dtype)
+                if queries.silent is not None:
+                    dx.masked_fill_(queries.silent[..., None], 0)
+                dv_rows.baddbmm_(queries.weights.mT, dx)
+                dscores = torch.bmm(dx, keys.v.mT, out=self.room("dscores", queries.weights.shape, self.dtype))
+                dscores -= torch.linalg.vecdot(dscores, queries.weights)[..., None]
+                dscores *= queries.weights
+                dbias += dscores.sum(1)
+                if self.affinity == "dot":
+                    dq_rows = torch.bmm(dscores, keys.k, out=self.room("dq", queries.q.shape, self.dtype))
+                    dk_rows.baddbmm_(dscores.mT, queries.q)
+                else:  # differences to a point nearby: far from the origin, those of the sums would be wrong
+                    nearby = queries.q.mean(1, keepdim=True)
+                    q, k = queries.q - nearby, keys.k - nearby
+                    dq_rows = 2 * (dscores @ k - q * dscores.sum(2, keepdim=True))
+                    dk_rows += 2 * self.scale * (dscores.mT @ q - k * dscores.sum(1)[..., None])
+                dq.index_copy_(0, queries.row.flatten(), dq_rows.mul_(self.scale).flatten(0, 1).to(dq.dtype))
+            add_rows(dk, keys.row.flatten(), dk_rows.flatten(0, 1))
+            add_rows(dv, keys.row.flatten(), dv_rows.flatten(0, 1))
+            if self.logits is not None:
+                entry = (block.heads * len(self.cells) + block.cells)[:, None] * self.relevant.shape[-1] + keys.slot
+                add_rows(dlogits, entry.flatten(), dbias.view(-1, 1))
+        of_q, of_k, of_v = (
+            x.view(shape).to(grad.dtype) for x, shape in zip((dq[:-1], dk, dv), self.shapes, strict=True)
+        )
+        if self.logits is None:
+            return of_q, of_k, of_v, dlogits.new_empty(0)
+        return of_q, of_k, of_v, dlogits.to(self.logits.dtype).view(*self.shapes[0][:2], *self.relevant.shape[1:])
+
+    def _blocks(self, matrices: int) -> CellBlocks:
+        """Blocks in which keys, values, and so many tables of scores and gradients stay in the cache together."""
+        row, columns = self.q.shape[-1] + self.v.shape[-1], self.members.columns
+        copies = matrices // 2  # of keys and values: gradients take as much room
+        return CellBlocks(
+            self.cells,
+            limit(self.q),
+            per_element=row + matrices * columns,
+            per_cell=copies * row * columns,
+            heads=len(self.relevant),
+        )
+
+    def _gather(self, block: Block, dtype: torch.dtype) -> Keys:
+        """Lines 15–16; keys in the dtype that is computed in, values in the one that is given."""
+        relevant = self.relevant[block.heads, block.cells]
+        element, slot, real = self.members.of(relevant)
+        row = element + self.first_key[block.heads, None]
+        k, v = self._pick("k", self.k, row, self.dtype), self._pick("v", self.v, row, dtype)
+        seen = None
+        if possible(~real):
+            k.masked_fill_(~real[..., None], 0), v.masked_fill_(~real[..., None], 0)
+            seen = real[:, None]
+        bias = None
+        if self.logits is not None:
+            bias = self.logits[block.heads, block.cells].to(self.dtype).gather(-1, slot)[:, None]
+        position = None if self.key_positions is None else self.key_positions[element][:, None]
+        return Keys(row, slot, seen, k, v, bias, position)
+
+    def _score(self, block: Block, keys: Keys, matrices: int) -> Iterator[Queries]:
+        """Softmax of the scores of line 17, for as many queries of each cell at once as there is room for."""
+        cells, size = block.elements.shape
+        step = max(1, limit(self.q) // (cells * matrices * keys.row.shape[1]))
+        spoilt = (self.relevant[block.heads, block.cells] == -2).any(-1, keepdim=True)
+        silent = (spoilt if block.real is None else spoilt | ~block.real).expand(cells, size)
+        for start in range(0, size, step):
+            some = slice(start, start + step)
+            element = block.elements[:, some]
+            row = element + self.first_query[block.heads, None]
+            q = self._pick("q", self.q, row, self.dtype)
+            q = q.mul_(self.scale) if self.affinity == "dot" else q
+            if possible(spoilt):  # nothing of a cell that is NaN may reach the gradients of others
+                q.masked_fill_(spoilt[..., None], 0)
+            seen = keys.seen
+            if keys.position is not None and self.query_positions is not None:
+                past = keys.position <= self.query_positions[element][..., None]
+                seen = past if seen is None else past & seen
+            weights = self._softmax(q, keys, seen)
+            if block.real is not None:
+                row = torch.where(block.real[:, some], row, len(self.q))
+            yield Queries(row, silent[:, some] if possible(silent) else None, q, seen, weights)
+
+    def _softmax(self, q: Tensor, keys: Keys, seen: Tensor | None) -> Float[Tensor, "p s r"]:
+        shape = (*q.shape[:2], keys.row.shape[1])
+        scores = self.room("scores", shape, self.dtype)
+        if self.affinity == "dot":
+            torch.bmm(q, keys.k.mT, out=scores)
+        else:  # from differences: the expanded square is wrong far away from the origin
+            distances = torch.cdist(q, keys.k, compute_mode="donot_use_mm_for_euclid_dist")
+            torch.mul(distances.square_(), -self.scale, out=scores)
+        if keys.bias is not None:
+            scores += keys.bias
+        if seen is None:
+            return torch.softmax(scores, -1, out=self.room("weights", shape, self.dtype))
+        nothing = ~seen.any(-1, keepdim=True)
+        scores.masked_fill_(~(seen | nothing), -torch.inf)
+        return torch.softmax(scores, -1, out=self.room("weights", shape, self.dtype)).masked_fill_(~seen, 0)
+
+    def _weigh(self, queries: Queries, keys: Keys) -> Float[Tensor, "p s c_v"]:
+        """Line 17: the weighted sum of the values."""
+        weights, v = queries.weights.to(keys.v.dtype), keys.v
+        if keys.position is None or queries.seen is None or not possible(~v.isfinite()):
+            x = torch.bmm(weights, v, out=self.room("x", (*weights.shape[:2], v.shape[2]), v.dtype))
+        else:  # the weight of what a query does not see is zero, but 0 · ∞ is not
+            spoilt = torch.bmm(queries.seen.to(v.dtype), (~v.isfinite()).to(v.dtype)) > 0
+            x = torch.bmm(weights, v.nan_to_num(0, 0, 0)).masked_fill_(spoilt, torch.nan)
+        return x
+
+    def _pick(self, name: str, x: Tensor, row: Tensor, dtype: torch.dtype) -> Tensor:
+        """Rows of x by their numbers."""
+        flat = torch.index_select(x, 0, row.flatten(), out=self.room(name, (row.numel(), x.shape[1]), x.dtype))
+        if x.dtype != dtype:
+            flat = self.room(f"wide {name}", flat.shape, dtype).copy_(flat)
+        return torch.unflatten(flat, 0, row.shape)
+
+    def _zeros(self, name: str, shape: torch.Size) -> Tensor:
+        return self.room(name, shape, self.dtype).zero_()
+
+
+def possible(mask: Tensor) -> bool:
+    """Whether something may be True: looked up on a CPU, not waited for on a GPU."""
+    return mask.device.type != "cpu" or bool(mask.any())
+
+
+def _multiplies(x: Tensor) -> bool:
+    """Whether the device multiplies matrices of this dtype, whose sums are then rounded once, to the result."""
+    if x.device.type != "cpu" or x.dtype != torch.bfloat16:
+        return x.device.type != "cpu" or x.dtype in (torch.float32, torch.float64)
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))

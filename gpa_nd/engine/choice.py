@@ -1,0 +1,57 @@
+"""Which backend runs."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Affinity = Literal["dot", "euclidean"]
+Backend = Literal["auto", "reference", "torch", "triton"]
+
+
+def choose(
+    backend: Backend, tensors: tuple[Tensor, ...], affinity: Affinity
+) -> Literal["reference", "torch", "triton"]:
+    """The backend itself where it was asked for by name; for ``"auto"`` the fastest that can run.
+
+    Raises:
+        ValueError: the backend cannot run; the message says why, and which ones could.
+    """
+    if backend in ("reference", "torch"):
+        return backend
+    if backend == "auto" and tensors[0].device.type != "cuda":
+        return "torch"
+    reason = why_not_triton(tensors, affinity)
+    if backend == "triton" and reason:
+        raise ValueError(f"backend: 'triton' cannot run: {reason}; 'torch' and 'reference' can")
+    return "torch" if reason else "triton"
+
+
+def why_not_triton(tensors: tuple[Tensor, ...], affinity: Affinity) -> str | None:
+    """What keeps the fused kernels from running on these tensors; None if nothing does."""
+    x = tensors[0]
+    if affinity != "dot":
+        return f"it computes affinity='dot' only, and got {affinity!r}"
+    if x.dtype not in (torch.float16, torch.bfloat16, torch.float32):
+        return f"it computes float16, bfloat16 and float32, and got {x.dtype}: GPUs have no fast float64"
+    if bad := [t.shape[-1] for t in tensors if not 16 <= t.shape[-1] <= 256]:
+        return f"its kernels take 16 … 256 channels, and got {bad[0]}"
+    return _why_not_device(x.device)
+
+
+def _why_not_device(device: torch.device) -> str | None:
+    if find_spec("triton") is None:
+        return "the package triton is not installed (the extra of that name has it)"
+    from gpa_nd.engine.fused import launch
+
+    if launch.interpreted():
+        return None
+    if device.type != "cuda":
+        return f"it needs a GPU of CUDA or ROCm (or TRITON_INTERPRET=1, to test it), and the tensors are on {device}"
+    return launch.why_not_chip(device)
+
+
+_why_not_device._dynamo_marked_constant = True  # type: ignore[attr-defined]  # as torch.compiler.assume_constant_result
