@@ -191,9 +191,9 @@ def _select_keys(
         case "torch":
             return blocked.select_keys(q, k, layout, kappa, _scale(scale, q), affinity)
         case "triton":
-            from gpa_nd.engine.fused import selection
+            from gpa_nd.engine import fused
 
-            return selection.select_keys(q, k, layout, kappa, _scale(scale, q))
+            return fused.select_keys(q, k, layout, kappa, _scale(scale, q))
 
 
 def _attend(
@@ -219,9 +219,9 @@ def _attend(
         case "torch":
             return blocked.attend(q, k, v, layout, relevant, logits, positions, _scale(scale, q), affinity)
         case "triton":
-            from gpa_nd.engine.fused import attention
+            from gpa_nd.engine import fused
 
-            return attention.attend(q, k, v, layout, relevant, logits, _scale(scale, q), *(positions or (None, None)))
+            return fused.attend(q, k, v, layout, relevant, logits, _scale(scale, q), *(positions or (None, None)))
 
 
 def _scale(scale: float | None, q: Tensor) -> float:

@@ -27,13 +27,18 @@ class Members:
         self.aligned = 0 < kappa <= len(sizes) and self.columns == kappa * members.largest
 
     def of(self, chosen: Int[Tensor, "p kappa"]) -> tuple[Int[Tensor, "p r"], Int[Tensor, "p r"], Bool[Tensor, "p r"]]:
-        """The elements, which of the κ each comes from, and which of them are real; the others are element 0."""
+        """The elements, which of the κ each comes from, and which of them are real.
+
+        The others repeat a real one of the same cell, so that what is computed over them stays within the cell; where a
+        cell has none, they are element 0.
+        """
         named = chosen.clamp_min(0)
         place = torch.arange(self.columns, device=chosen.device)
         if self.aligned:
             elements = torch.where(chosen[..., None] >= 0, self.members.table[named], -1).flatten(-2)
-            slot = (place // self.members.largest).expand_as(elements)
-            return elements.clamp_min(0), slot, elements >= 0
+            seen, slot = elements >= 0, (place // self.members.largest).expand_as(elements)
+            some = elements.gather(-1, seen.int().argmax(-1, keepdim=True)).clamp_min(0)
+            return torch.where(seen, elements, some), slot, seen
         place = place.expand(len(chosen), -1).contiguous()
         if not chosen.shape[-1]:
             return torch.zeros_like(place), place, torch.zeros_like(place, dtype=torch.bool)
@@ -43,4 +48,4 @@ class Members:
         within = place - (stops.gather(-1, slot) - self.members.sizes[group])
         elements = self.members.order[(self.members.offsets[group] + within).clamp(0, self.members.num_elements - 1)]
         seen = place < stops[..., -1:]
-        return torch.where(seen, elements, 0), slot, seen
+        return torch.where(seen, elements, torch.where(seen, elements, 0)[:, :1]), slot, seen

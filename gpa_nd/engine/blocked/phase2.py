@@ -22,7 +22,7 @@ class Keys:
     Attributes:
         row: (p, r) where it is among all rows of k and v.
         slot: (p, r) which of the κ coarse keys it is under.
-        seen: (p, 1, r) whether it is real; None if all are. What is not is zero in ``k`` and ``v``.
+        seen: (p, 1, r) whether it is real; None if all are. What is not repeats a real one, or is zero if there is none.
         k: (p, r, c) the keys.
         v: (p, r, c_v) the values.
         bias: (p, 1, r) what is added to the scores, or None.
@@ -159,10 +159,9 @@ class Phase2:
         element, slot, real = self.members.of(relevant)
         row = element + self.first_key[block.heads, None]
         k, v = self._pick("k", self.k, row, self.dtype), self._pick("v", self.v, row, dtype)
-        seen = None
-        if possible(~real):
-            k.masked_fill_(~real[..., None], 0), v.masked_fill_(~real[..., None], 0)
-            seen = real[:, None]
+        seen = real[:, None] if possible(~real) else None
+        if seen is not None and possible(nothing := ~seen.any(-1, keepdim=True)):
+            k.masked_fill_(nothing, 0), v.masked_fill_(nothing, 0)
         bias = None
         if self.logits is not None:
             bias = self.logits[block.heads, block.cells].to(self.dtype).gather(-1, slot)[:, None]
@@ -204,9 +203,9 @@ class Phase2:
             scores += keys.bias
         if seen is None:
             return torch.softmax(scores, -1, out=self.room("weights", shape, self.dtype))
-        nothing = ~seen.any(-1, keepdim=True)
-        scores.masked_fill_(~(seen | nothing), -torch.inf)
-        return torch.softmax(scores, -1, out=self.room("weights", shape, self.dtype)).masked_fill_(~seen, 0)
+        scores.masked_fill_(~seen, -torch.inf)
+        weights = torch.softmax(scores, -1, out=self.room("weights", shape, self.dtype))
+        return weights.masked_fill_(nothing, 0) if possible(nothing := ~seen.any(-1, keepdim=True)) else weights
 
     def _weigh(self, queries: Queries, keys: Keys) -> Float[Tensor, "p s c_v"]:
         """Line 17: the weighted sum of the values."""

@@ -83,8 +83,8 @@ def _pool(x: Tensor, groups: Partition) -> Float[Tensor, "h n c"]:
         if block.real is None:
             mean = picked.mean(1, dtype=dtype)
         else:
-            sums = picked.masked_fill_(~block.real[..., None], 0).sum(1, dtype=dtype)
-            mean = sums / block.real.sum(1, keepdim=True)
+            picked *= block.real[..., None].to(picked.dtype)  # padding repeats an element: 0 · NaN is NaN there anyway
+            mean = picked.sum(1, dtype=dtype) / block.real.sum(1, keepdim=True)
         low[block.heads * len(groups) + block.cells] = mean
     low = low.to(x.dtype).to(dtype)
     return torch.unflatten(low.masked_fill_(~low.isfinite(), torch.nan), 0, (heads, -1))
@@ -117,7 +117,7 @@ def _cell_sums(
             scores.unflatten(1, part.shape).masked_fill_(hidden[:, None], -torch.inf)
         weights = torch.softmax(scores, -1, out=scratch("weights", shape, q_low.dtype)).unflatten(1, part.shape)
         if block.real is not None:
-            weights.masked_fill_(~block.real[:, start : start + step, None], 0)
+            weights *= block.real[:, start : start + step, None].to(weights.dtype)  # as above
         if start == 0:
             torch.sum(weights, 2, out=sums)
         else:
