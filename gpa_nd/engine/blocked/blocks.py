@@ -56,15 +56,15 @@ class CellBlocks:
     def __iter__(self) -> Iterator[Block]:
         """The blocks, on the device of the partition."""
         part = self.partition
-        by_size = self.by_size.to(part.order.device)
+        device = part.order.device
+        all_cells = self.by_size.to(device).repeat_interleave(self.heads)
+        all_heads = torch.arange(self.heads, device=device).repeat(len(part))
         for start, stop, size in self.spans:
-            which = torch.arange(start, stop, device=by_size.device)
-            heads, cells = which % self.heads, by_size[which // self.heads]
-            place = torch.arange(size, device=cells.device)
+            heads, cells = all_heads[start:stop], all_cells[start:stop]
             if part.uniform:
-                yield Block(heads, cells, part.order[part.offsets[cells, None] + place], None)
+                yield Block(heads, cells, part.table.index_select(0, cells), None)
                 continue
-            last = part.sizes[cells, None] - 1
+            place, last = torch.arange(size, device=device), part.sizes[cells, None] - 1
             yield Block(heads, cells, part.order[part.offsets[cells, None] + place.minimum(last)], place <= last)
 
     def join_cells(self, blocks: Sequence[Shaped[Tensor, "h _c r"]]) -> Shaped[Tensor, "h m r"]:
@@ -91,3 +91,8 @@ class Scratch:
 def limit(x: Tensor) -> int:
     """Numbers in a block: what stays in the cache of a CPU, what keeps a GPU busy; no more than x has."""
     return min(2**21 if x.device.type == "cpu" else 2**27, max(2**18, x.numel()))
+
+
+def possible(mask: Tensor) -> bool:
+    """Whether something may be True: looked up on a CPU, not waited for on a GPU."""
+    return mask.device.type != "cpu" or bool(mask.any())

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from gpa_nd.engine.blocked.blocks import possible
 from gpa_nd.partition import Partition
 
 
@@ -17,23 +18,29 @@ class Members:
 
     Args:
         members: the elements under each coarse key.
-        kappa: how many coarse keys each cell names.
+        relevant: (..., κ) the coarse keys that each cell names.
     """
 
-    def __init__(self, members: Partition, kappa: int) -> None:
-        self.members = members
+    def __init__(self, members: Partition, relevant: Int[Tensor, "*cells kappa"]) -> None:
+        self.members, kappa = members, relevant.shape[-1]
         sizes = members.host_offsets.diff()
+        self.complete = kappa > 0 and members.uniform and not possible(relevant < 0)
         self.columns = max(1, int(sizes.topk(min(kappa, len(sizes))).values.sum()))
         self.aligned = 0 < kappa <= len(sizes) and self.columns == kappa * members.largest
 
-    def of(self, chosen: Int[Tensor, "p kappa"]) -> tuple[Int[Tensor, "p r"], Int[Tensor, "p r"], Bool[Tensor, "p r"]]:
-        """The elements, which of the κ each comes from, and which of them are real.
+    def of(
+        self, chosen: Int[Tensor, "p kappa"]
+    ) -> tuple[Int[Tensor, "p r"], Int[Tensor, "p r"], Bool[Tensor, "p r"] | None]:
+        """The elements, which of the κ each comes from, and which of them are real; None if all are.
 
         The others repeat a real one of the same cell, so that what is computed over them stays within the cell; where a
         cell has none, they are element 0.
         """
-        named = chosen.clamp_min(0)
         place = torch.arange(self.columns, device=chosen.device)
+        if self.complete:
+            elements = self.members.table.index_select(0, chosen.flatten()).view(len(chosen), -1)
+            return elements, (place // self.members.largest).expand_as(elements), None
+        named = chosen.clamp_min(0)
         if self.aligned:
             elements = torch.where(chosen[..., None] >= 0, self.members.table[named], -1).flatten(-2)
             seen, slot = elements >= 0, (place // self.members.largest).expand_as(elements)

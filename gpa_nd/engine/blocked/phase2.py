@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from gpa_nd.engine.blocked.blocks import Block, CellBlocks, Scratch, limit
+from gpa_nd.engine.blocked.blocks import Block, CellBlocks, Scratch, limit, possible
 from gpa_nd.engine.blocked.members import Members
 from gpa_nd.engine.precision import wide
 from gpa_nd.partition import Partition, add_rows
@@ -22,7 +22,7 @@ class Keys:
     Attributes:
         row: (p, r) where it is among all rows of k and v.
         slot: (p, r) which of the κ coarse keys it is under.
-        seen: (p, 1, r) whether it is real; None if all are. What is not repeats a real one, or is zero if there is none.
+        seen: (p, 1, r) whether it is real; None if all are. What is not repeats a real one, and is zero without one.
         k: (p, r, c) the keys.
         v: (p, r, c_v) the values.
         bias: (p, 1, r) what is added to the scores, or None.
@@ -82,8 +82,10 @@ class Phase2:
         self.relevant, self.logits = relevant.flatten(0, 1), None if logits is None else logits.flatten(0, 1)
         self.query_positions, self.key_positions = query_positions, key_positions
         self.scale, self.affinity = scale, affinity
+        spoilt = (self.relevant == -2).any(-1)
+        self.spoilt = spoilt if possible(spoilt) else None
         self.cells = Partition.from_tensors(cells)
-        self.members = Members(Partition.from_tensors(members), relevant.shape[-1])
+        self.members = Members(Partition.from_tensors(members), relevant)
         self.room = Scratch(q.device)
 
     def attend(self) -> Float[Tensor, "b h n_q c_v"]:
@@ -159,7 +161,7 @@ class Phase2:
         element, slot, real = self.members.of(relevant)
         row = element + self.first_key[block.heads, None]
         k, v = self._pick("k", self.k, row, self.dtype), self._pick("v", self.v, row, dtype)
-        seen = real[:, None] if possible(~real) else None
+        seen = None if real is None else real[:, None]
         if seen is not None and possible(nothing := ~seen.any(-1, keepdim=True)):
             k.masked_fill_(nothing, 0), v.masked_fill_(nothing, 0)
         bias = None
@@ -172,15 +174,17 @@ class Phase2:
         """Softmax of the scores of line 17, for as many queries of each cell at once as there is room for."""
         cells, size = block.elements.shape
         step = max(1, limit(self.q) // (cells * matrices * keys.row.shape[1]))
-        spoilt = (self.relevant[block.heads, block.cells] == -2).any(-1, keepdim=True)
-        silent = (spoilt if block.real is None else spoilt | ~block.real).expand(cells, size)
+        spoilt = None if self.spoilt is None else self.spoilt[block.heads, block.cells, None]
+        silent = None if block.real is None else ~block.real
+        if spoilt is not None:
+            silent = spoilt.expand(cells, size) if silent is None else spoilt | silent
         for start in range(0, size, step):
             some = slice(start, start + step)
             element = block.elements[:, some]
             row = element + self.first_query[block.heads, None]
             q = self._pick("q", self.q, row, self.dtype)
             q = q.mul_(self.scale) if self.affinity == "dot" else q
-            if possible(spoilt):  # nothing of a cell that is NaN may reach the gradients of others
+            if spoilt is not None:  # nothing of a cell that is NaN may reach the gradients of others
                 q.masked_fill_(spoilt[..., None], 0)
             seen = keys.seen
             if keys.position is not None and self.query_positions is not None:
@@ -189,7 +193,7 @@ class Phase2:
             weights = self._softmax(q, keys, seen)
             if block.real is not None:
                 row = torch.where(block.real[:, some], row, len(self.q))
-            yield Queries(row, silent[:, some] if possible(silent) else None, q, seen, weights)
+            yield Queries(row, None if silent is None else silent[:, some], q, seen, weights)
 
     def _softmax(self, q: Tensor, keys: Keys, seen: Tensor | None) -> Float[Tensor, "p s r"]:
         shape = (*q.shape[:2], keys.row.shape[1])
@@ -226,11 +230,6 @@ class Phase2:
 
     def _zeros(self, name: str, shape: torch.Size) -> Tensor:
         return self.room(name, shape, self.dtype).zero_()
-
-
-def possible(mask: Tensor) -> bool:
-    """Whether something may be True: looked up on a CPU, not waited for on a GPU."""
-    return mask.device.type != "cpu" or bool(mask.any())
 
 
 def _multiplies(x: Tensor) -> bool:
