@@ -33,7 +33,7 @@ from benchmarks.contestants import (
     Skipped,
 )
 from benchmarks.fresh import extra_bytes
-from benchmarks.geometries import Geometry, Problem, audio, image, nodes, video
+from benchmarks.geometries import Geometry, Problem, audio, image, nodes, of_size, video
 from benchmarks.measure import Table, mebibytes, milliseconds, ratio, times
 from benchmarks.report import Found, Section
 
@@ -80,9 +80,12 @@ class Benchmark:
         """Everybody at the pivot; in bfloat16 dense attention, FlexAttention and GPA, which also runs in float32."""
         problem = self.problem(self.pivot, dtype)
         everybody = EVERYBODY if dtype == torch.float32 else (GPA, DENSE, FLEX)
+        if self.quick and (kind == "memory" or dtype != torch.float32):  # compiling takes seconds each time
+            everybody = [someone for someone in everybody if someone is not FLEX]
         if kind == "memory":
             return self.memories(everybody, problem)
         found = self.seconds(everybody, problem, backward=kind == BOTH)
+        found["floor"] = self.floor(problem, backward=kind == BOTH)
         if dtype != torch.float32:
             alone = self.seconds((GPA,), self.problem(self.pivot, torch.float32), backward=kind == BOTH)
             found["seconds"] |= {"GPA, float32": alone["seconds"]["GPA"]}
@@ -146,7 +149,7 @@ class Benchmark:
         found: dict[str, Any] = {"elements": geometry.elements}
         for name, backward in ((FORWARD, False), (BOTH, True)):
             one = self.seconds((GPA,), problem, backward=backward)
-            found[name] = {"seconds": one["seconds"]["GPA"], "floor": one["floor"]}
+            found[name] = {"seconds": one["seconds"]["GPA"], "floor": self.floor(problem, backward=backward)}
         layout = geometries.layout(geometry, self.device)
         q, k, _ = (x.detach() for x in problem.tokens())
         phase_1 = {"": lambda: gpa_nd.select_keys(q, k, layout, kappa=geometry.kappa)}
@@ -213,10 +216,11 @@ class Benchmark:
     def geometry(self, geometry: Geometry) -> dict[str, Any]:
         """GPA and dense attention."""
         problem = self.problem(geometry)
-        found: dict[str, Any] = {
-            name: self.seconds((GPA, DENSE), problem, backward=name == BOTH) for name in (FORWARD, BOTH)
-        }
-        return found | {"memory": self.memories((GPA, DENSE), problem)["bytes"]}
+        found: dict[str, Any] = {"memory": self.memories((GPA, DENSE), problem)["bytes"]}
+        for name, backward in ((FORWARD, False), (BOTH, True)):
+            found[name] = self.seconds((GPA, DENSE), problem, backward=backward)
+            found[name]["floor"] = self.floor(problem, backward=backward)
+        return found
 
     def crossover(self, n: int) -> dict[str, Any]:
         """GPA on every geometry of n elements, and the others, to which n tokens are n tokens."""
@@ -239,7 +243,7 @@ class Benchmark:
         return Problem(geometry, self.options.channels, dtype, self.device)
 
     def seconds(self, everybody: Sequence[Contestant], problem: Problem, *, backward: bool) -> dict[str, Any]:
-        """Median seconds of those that take part, why others do not, and the floor of GPA's work."""
+        """Median seconds of those that take part, and why others do not."""
         tokens, runs, skipped, found = problem.tokens(), {}, {}, {}
         for contestant in everybody:
             if (known := self._slow.get(self._key(contestant, problem, backward))) is not None:
@@ -255,14 +259,14 @@ class Benchmark:
         for contestant in everybody:
             if found.get(contestant.name, 0) > SLOW:
                 self._slow[self._key(contestant, problem, backward)] = found[contestant.name]
-        return {"seconds": found, "skipped": skipped, "floor": self.floor(problem, backward)}
+        return {"seconds": found, "skipped": skipped}
 
     def _key(self, contestant: Contestant, problem: Problem, backward: bool) -> tuple[object, ...]:
         """What tells one measurement from another: to all but GPA, n tokens are n tokens."""
         where = problem.geometry if contestant in (GPA, FLEX, REFERENCE) else problem.geometry.elements
         return contestant.name, where, problem.channels, problem.dtype, backward
 
-    def floor(self, problem: Problem, backward: bool) -> float:
+    def floor(self, problem: Problem, *, backward: bool) -> float:
         """The time that nothing on this machine could do GPA's work in."""
         geometry = problem.geometry
         layout = geometries.layout(geometry, problem.device)
@@ -278,20 +282,6 @@ class Benchmark:
 def rates(device: torch.device, dtype: torch.dtype) -> measure.Floor:
     """The machine's own rates, measured once in a run."""
     return measure.floor(device, dtype, rounds=5)
-
-
-def of_size(n: int) -> list[Geometry]:
-    """1-D, 2-D, 3-D and a graph of n = 4^e elements, whose groups grow with the cube root of n."""
-    e, group = int(math.log2(n)) // 2, n ** (1 / 3) / 2.52  # 16 elements where n is 65,536
-    deep, high = 2 ** (e // 2), 2 ** ((2 * e - e // 2) // 2)
-    wide, rounded, cells = n // (deep * high), 2 ** round(math.log2(group)), min(1024, n // 16)
-    across = max(2, round((group / 2) ** 0.5))
-    return [
-        audio(n, rounded, cells),
-        image(2**e, round(group**0.5), math.isqrt(cells)),
-        video((deep, high, wide), (2, across, across), (min(4, deep // 2), min(16, high // 4), min(16, wide // 4))),
-        nodes(n, rounded, cells),
-    ]
 
 
 def exponent(points: Sequence[tuple[float, float]]) -> float:
