@@ -88,6 +88,12 @@ class Scratch:
         return self.memory[name][:numel].view(*shape)
 
 
+def softmax(scores: Tensor, scratch: Scratch) -> Tensor:
+    """Softmax over the last axis, in place on a CPU, where a row is read before it is written."""
+    in_place = scores.device.type == "cpu"
+    return torch.softmax(scores, -1, out=scores if in_place else scratch("weights", scores.shape, scores.dtype))
+
+
 def limit(x: Tensor) -> int:
     """Numbers in a block: what stays in the cache of a CPU, what keeps a GPU busy; no more than x has."""
     return min(2**21 if x.device.type == "cpu" else 2**27, max(2**18, x.numel()))

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from gpa_nd.engine.blocked.blocks import Block, CellBlocks, Scratch, limit, possible
+from gpa_nd.engine.blocked.blocks import Block, CellBlocks, Scratch, limit, possible, softmax
 from gpa_nd.engine.blocked.members import Members
 from gpa_nd.engine.precision import wide
 from gpa_nd.partition import Partition, add_rows
@@ -206,9 +206,9 @@ class Phase2:
         if keys.bias is not None:
             scores += keys.bias
         if seen is None:
-            return torch.softmax(scores, -1, out=self.room("weights", shape, self.dtype))
+            return softmax(scores, self.room)
         scores.masked_fill_(~seen, -torch.inf)
-        weights = torch.softmax(scores, -1, out=self.room("weights", shape, self.dtype))
+        weights = softmax(scores, self.room)
         return weights.masked_fill_(nothing, 0) if possible(nothing := ~seen.any(-1, keepdim=True)) else weights
 
     def _weigh(self, queries: Queries, keys: Keys) -> Float[Tensor, "p s c_v"]:

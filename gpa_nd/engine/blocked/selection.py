@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from gpa_nd.engine.blocked.blocks import Block, CellBlocks, Scratch, limit
+from gpa_nd.engine.blocked.blocks import Block, CellBlocks, Scratch, limit, softmax
 from gpa_nd.engine.precision import own_precision, wide
 from gpa_nd.layout import Layout
 from gpa_nd.partition import Partition
@@ -115,7 +115,7 @@ def _cell_sums(
             scores = torch.cdist(some, k_low, compute_mode="donot_use_mm_for_euclid_dist").square_().mul_(-scale)
         if hidden is not None:
             scores.unflatten(1, part.shape).masked_fill_(hidden[:, None], -torch.inf)
-        weights = torch.softmax(scores, -1, out=scratch("weights", shape, q_low.dtype)).unflatten(1, part.shape)
+        weights = softmax(scores, scratch).unflatten(1, part.shape)
         if block.real is not None:
             weights *= block.real[:, start : start + step, None].to(weights.dtype)  # as above
         if start == 0:
