@@ -1,0 +1,113 @@
+"""How Phase 2 is cut into tiles, from shape, dtype and chip: choices as data, so that they can be tuned."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+
+from gpa_nd.engine.fused.launch import Chip
+
+Kernel = Literal["forward", "query gradient", "key gradient"]
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """The tiles of one kernel.
+
+    Attributes:
+        rows: queries of a cell (or keys of a group) that a program owns.
+        columns: gathered keys (or queries) at a time.
+        warps: warps of a program.
+        stages: how far loads run ahead.
+        chunk: channels at a time in products over channels; 0 holds all of them.
+        registers: how many a thread may have, on NVIDIA: given where the assembler would otherwise spill a few to fit
+            one more program on a processor.
+    """
+
+    rows: int
+    columns: int
+    warps: int
+    stages: int
+    chunk: int = 0
+    registers: int | None = None
+
+
+# Up to how many channels, and the tiles for cells (or groups) that fill them. None spills, as compiled for sm_80, sm_90
+# and sm_100: tests/engine/fused/test_compiling.py.
+NVIDIA: dict[tuple[Kernel, int], tuple[tuple[int, Tiles], ...]] = {
+    ("forward", 2): (
+        (64, Tiles(64, 32, 4, 2)),
+        (128, Tiles(64, 32, 8, 2)),
+        (256, Tiles(32, 32, 4, 2, registers=255)),
+    ),
+    ("query gradient", 2): (
+        (64, Tiles(64, 32, 4, 2)),
+        (128, Tiles(64, 32, 8, 2)),
+        (256, Tiles(32, 32, 4, 2, registers=255)),
+    ),
+    ("key gradient", 2): (
+        (128, Tiles(64, 32, 8, 2)),
+        (256, Tiles(32, 32, 4, 2, registers=255)),
+    ),
+    ("forward", 4): (
+        (64, Tiles(32, 32, 8, 2, registers=255)),
+        (256, Tiles(16, 32, 8, 2, chunk=32, registers=255)),
+    ),
+    ("query gradient", 4): (
+        (64, Tiles(32, 32, 8, 1, chunk=32, registers=255)),
+        (256, Tiles(16, 32, 8, 1, chunk=32, registers=255)),
+    ),
+    ("key gradient", 4): (
+        (64, Tiles(32, 32, 8, 2, registers=255)),
+        (256, Tiles(16, 32, 8, 1, chunk=32, registers=255)),
+    ),
+}
+AMD: dict[tuple[Kernel, int], tuple[tuple[int, Tiles], ...]] = {
+    ("forward", 2): ((64, Tiles(64, 32, 4, 2)), (256, Tiles(32, 32, 4, 2))),
+    ("query gradient", 2): ((128, Tiles(64, 32, 4, 2)), (256, Tiles(16, 32, 4, 2))),
+    ("key gradient", 2): ((64, Tiles(32, 32, 4, 2)), (256, Tiles(16, 32, 4, 2))),
+    ("forward", 4): ((64, Tiles(64, 32, 4, 2)), (128, Tiles(16, 32, 4, 2)), (256, Tiles(16, 32, 4, 1, chunk=32))),
+    ("query gradient", 4): ((64, Tiles(32, 32, 4, 1, chunk=32)), (256, Tiles(16, 32, 4, 1, chunk=32))),
+    ("key gradient", 4): ((64, Tiles(16, 32, 4, 2)), (256, Tiles(16, 32, 4, 1, chunk=32))),
+}
+
+
+def tiles_for(kernel: Kernel, dtype: torch.dtype, widest: int, owned: int, plain: bool, chip: Chip) -> Tiles:
+    """The tiles of a kernel.
+
+    Args:
+        kernel: which.
+        dtype: of q, k and v.
+        widest: the more channels of q and v.
+        owned: the size of a cell (of a group), whose elements are a program's rows.
+        plain: whether all cells and groups are equal and there are neither logits nor positions: with any of them a
+            program needs more registers.
+        chip: where it runs.
+    """
+    table = NVIDIA if chip.is_nvidia or chip.is_interpreter else AMD
+    tiles = next(tiles for most, tiles in table[kernel, dtype.itemsize] if widest <= most)
+    if power(owned) < tiles.rows:
+        tiles = replace(tiles, rows=power(owned), warps=4 if dtype.itemsize == 2 else tiles.warps)
+    return tiles if plain or not chip.is_nvidia else replace(tiles, registers=255)
+
+
+def parts_of(channels: int, rows: int) -> tuple[int, int]:
+    """The two powers of two that hold this many channels with the least room to spare; the second may be 0.
+
+    A second part of less than 64 channels pays only beside 64 rows, among which the warps then divide it.
+
+    Example:
+        >>> parts_of(64, 64), parts_of(80, 64), parts_of(80, 16), parts_of(200, 16)
+        ((64, 0), (64, 16), (128, 0), (128, 128))
+    """
+    powers = [16, 32, 64, 128]
+    seconds = [0, *(power for power in powers if power >= 64 or rows >= 64)]
+    fitting = [(a, b) for a in powers for b in seconds if b <= a and a + b >= channels]
+    return min(fitting, key=lambda parts: (sum(parts), parts[1]))
+
+
+def power(number: int) -> int:
+    """The next power of two, at least 16."""
+    return max(16, 1 << (number - 1).bit_length())

@@ -1,0 +1,466 @@
+"""The kernels of Phase 1: pool, log-sum-exp of each coarse query, sums over each cell, the κ best.
+
+Conventions: programs have one axis, with batch and head as its slowest part. Scratch tensors that only these kernels
+see are contiguous. Row numbers are int32 inside a tile, on top of a scalar int64 base. Rows of pooled tensors have
+STORED channels, zeros after the last real one. A product takes MAIN + REST of them, powers of two, from queries that a
+program holds; where these are not all, it reads queries again for the others, MAIN at a time.
+"""
+
+# mypy: disable-error-code="no-untyped-def, untyped-decorator"
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+LOWEST = tl.constexpr(-3.4028234663852886e38)  # the least finite float32: a visible key never ranks as an absent one
+
+
+@triton.jit(do_not_specialize=["heads", "groups", "stored", "size"])
+def pool(
+    x,
+    order,
+    offsets,
+    places,
+    low,
+    heads,
+    groups,
+    stored,
+    size,
+    x_batch,
+    x_head,
+    x_row,
+    CHANNELS: tl.constexpr,
+    STORED: tl.constexpr,
+    WIDTH: tl.constexpr,
+    GROUPS: tl.constexpr,
+    MEMBERS: tl.constexpr,
+    FAR: tl.constexpr,
+    EMULATED: tl.constexpr,
+):
+    """Mean of every group in float32, rounded to the dtype of x; what is not finite becomes NaN.
+
+    Row i of ``low`` (B·H, stored, STORED) is group ``places[i]``, or i itself; rows past the last group are zero.
+    Without ``offsets`` all groups have ``size`` elements. FAR: a row may be 2³¹ numbers and more away from the first.
+    """
+    tiles = tl.cdiv(stored, GROUPS)
+    batch_head, tile = tl.program_id(0) // tiles, tl.program_id(0) % tiles
+    x += (batch_head // heads).to(tl.int64) * x_batch + (batch_head % heads).to(tl.int64) * x_head
+    low += (batch_head.to(tl.int64) * stored + tile * GROUPS) * STORED
+
+    row = tl.arange(0, GROUPS)
+    real = tile * GROUPS + row < groups
+    group = tile * GROUPS + row
+    if places is not None:
+        group = tl.load(places + group, mask=real, other=0)
+    if offsets is None:
+        start = group * size
+        stop = tl.where(real, start + size, start)
+    else:
+        start = tl.load(offsets + group, mask=real, other=0)
+        stop = tl.load(offsets + group + 1, mask=real, other=0)
+
+    channel = tl.arange(0, WIDTH)
+    total = tl.zeros((GROUPS, WIDTH), tl.float32)
+    for first in range(0, tl.max(stop - start, 0).to(tl.int32), MEMBERS):
+        for turn in tl.static_range(MEMBERS):  # so many loads are under way at a time
+            member = start + first + turn
+            inside = member < stop
+            element = tl.load(order + member, mask=inside, other=0).to(tl.int64 if FAR else tl.int32)
+            values = tl.load(
+                x + (element * x_row)[:, None] + channel[None, :],
+                mask=inside[:, None] & (channel < CHANNELS)[None, :],
+                other=0,
+            )
+            total += values.to(tl.float32)
+    count = tl.where(real, stop - start, 1).to(tl.float32)[:, None]
+    mean = total / count
+    if not EMULATED:  # NVIDIA divides to within two ulp: one Newton step more, without the stack that tl.div_rn takes
+        mean += tl.fma(-mean, tl.broadcast_to(count, (GROUPS, WIDTH)), total) / count
+    if EMULATED and low.dtype.element_ty == tl.bfloat16:  # Triton's interpreter cuts the digits off
+        bits = mean.to(tl.int32, bitcast=True)
+        mean = ((bits + 0x7FFF + ((bits >> 16) & 1)) & -0x10000).to(tl.float32, bitcast=True)
+    rounded = mean.to(low.dtype.element_ty).to(tl.float32)
+    rounded = tl.where(tl.abs(rounded) < float("inf"), rounded, float("nan"))
+    inside = (tile * GROUPS + row < stored)[:, None] & (channel < STORED)[None, :]
+    tl.store(low + row[:, None] * STORED + channel[None, :], rounded.to(low.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _among(key, start, stop):
+    """Whether key is one of start … stop − 1 (int32, start ≤ stop), by one comparison."""
+    return (key - start).to(tl.uint32, bitcast=True) < (stop - start).to(tl.uint32, bitcast=True)
+
+
+@triton.jit
+def _held(q, inside, MAIN: tl.constexpr, REST: tl.constexpr, EMULATED: tl.constexpr):
+    """The two parts of the rows that q (ROWS, 1) points at; zeros where ``inside`` (ROWS, 1) is False."""
+    main = tl.load(q + tl.arange(0, MAIN)[None, :], mask=inside, other=0)
+    rest = main
+    if REST:
+        rest = tl.load(q + MAIN + tl.arange(0, REST)[None, :], mask=inside, other=0)
+    if EMULATED:
+        main, rest = main.to(tl.float32), rest.to(tl.float32)
+    return main, rest
+
+
+@triton.jit
+def _affinities(
+    q,
+    inside,
+    main,
+    rest,
+    k,
+    STORED: tl.constexpr,
+    MAIN: tl.constexpr,
+    REST: tl.constexpr,
+    KEYS: tl.constexpr,
+    PRECISION: tl.constexpr,
+    EMULATED: tl.constexpr,
+):
+    """(ROWS, KEYS) float32: q·k for the rows of :func:`_held` and the KEYS rows from k on."""
+    k += tl.arange(0, KEYS)[None, :] * STORED
+    k_main = tl.load(k + tl.arange(0, MAIN)[:, None])
+    if EMULATED:
+        k_main = k_main.to(tl.float32)
+    scores = tl.dot(main, k_main, input_precision=PRECISION)
+    if REST:
+        k_rest = tl.load(k + MAIN + tl.arange(0, REST)[:, None])
+        if EMULATED:
+            k_rest = k_rest.to(tl.float32)
+        scores = tl.dot(rest, k_rest, scores, input_precision=PRECISION)
+    if MAIN + REST < STORED:
+        for channel in range(MAIN + REST, STORED, MAIN):
+            q_more = tl.load(q + channel + tl.arange(0, MAIN)[None, :], mask=inside, other=0)
+            k_more = tl.load(k + channel + tl.arange(0, MAIN)[:, None])
+            if EMULATED:
+                q_more, k_more = q_more.to(tl.float32), k_more.to(tl.float32)
+            scores = tl.dot(q_more, k_more, scores, input_precision=PRECISION)
+    return scores
+
+
+@triton.jit(do_not_specialize=["shared", "rows", "keys", "splits", "tiles_per_split"])
+def log_sum_exp(
+    q,
+    k,
+    ranges,
+    lse,
+    shared,
+    rows,
+    keys,
+    keys_stored,
+    splits,
+    tiles_per_split,
+    scale,
+    STORED: tl.constexpr,
+    MAIN: tl.constexpr,
+    REST: tl.constexpr,
+    ROWS: tl.constexpr,
+    KEYS: tl.constexpr,
+    EVEN: tl.constexpr,
+    PRECISION: tl.constexpr,
+    EMULATED: tl.constexpr,
+):
+    """Log-sum-exp of each coarse query over the visible coarse keys of one split, as (B·H, splits, 2, rows).
+
+    The first is the largest q·k, the second the base-2 logarithm of the sum of exp2((q·k − largest) · scale). One
+    number for both would round away what tells rows apart where affinities are large. ``scale`` is above zero.
+    ``ranges`` (rows, 2) are the keys that each row may see, all of them where it is None. A row that is not a number
+    stays so; a row that sees nothing in this split has −∞.
+    """
+    row_tiles = tl.cdiv(rows, ROWS)
+    row_tile = tl.program_id(0) % row_tiles
+    split = tl.program_id(0) // row_tiles % splits
+    head = tl.program_id(0) // (row_tiles * splits)
+    row = tl.arange(0, ROWS)
+    inside = row_tile * ROWS + row < rows
+    q += (head.to(tl.int64) * rows + row_tile * ROWS) * STORED
+    k += (head // shared).to(tl.int64) * keys_stored * STORED
+    q_row = (q + row * STORED)[:, None]
+    main, rest = _held(q_row, inside[:, None], MAIN, REST, EMULATED)
+
+    begin = split * tiles_per_split * KEYS
+    end = tl.minimum(begin + tiles_per_split * KEYS, keys)
+    if ranges is not None:
+        start = tl.load(ranges + 2 * (row_tile * ROWS + row), mask=inside, other=keys).to(tl.int32)
+        stop = tl.load(ranges + 2 * (row_tile * ROWS + row) + 1, mask=inside, other=0).to(tl.int32)
+        begin = tl.maximum(begin, tl.min(start, 0) // KEYS * KEYS)
+        end = tl.minimum(end, tl.max(stop, 0))
+
+    largest = tl.full((ROWS,), float("-inf"), tl.float32)
+    total = tl.zeros((ROWS,), tl.float32)
+    for first in range(begin, end, KEYS):
+        key = tl.arange(0, KEYS)
+        k_tile = k + tl.cast(first, tl.int64) * STORED
+        scores = _affinities(
+            *(q_row, inside[:, None], main, rest, k_tile),
+            *(STORED, MAIN, REST, KEYS, PRECISION, EMULATED),
+        )
+        if ranges is not None:
+            scores = tl.where(_among(first + key[None, :], start[:, None], stop[:, None]), scores, float("-inf"))
+        elif not EVEN:
+            scores = tl.where(first + key[None, :] < keys, scores, float("-inf"))
+        higher = tl.maximum(largest, tl.max(scores, 1))
+        finite = tl.where(higher == float("-inf"), 0.0, higher)
+        total = total * tl.exp2((largest - finite) * scale)
+        total += tl.sum(tl.exp2((scores - finite[:, None]) * scale), 1)
+        largest = higher
+    out = lse + (head.to(tl.int64) * splits + split) * (2 * rows) + row_tile * ROWS + row
+    tl.store(out, largest, mask=inside)
+    tl.store(out + rows, tl.log2(total), mask=inside)
+
+
+@triton.jit
+def _joined(lse, row, inside, splits, rows, scale, ROWS: tl.constexpr):
+    """The two parts of the log-sum-exp of rows over all splits; outside, such that nothing has a weight."""
+    largest = tl.full((ROWS,), float("-inf"), tl.float32)
+    for split in range(0, splits):
+        part = lse + tl.cast(split, tl.int64) * (2 * rows) + row
+        largest = tl.maximum(largest, tl.load(part, mask=inside, other=float("inf")))
+    finite = tl.where(largest == float("-inf"), 0.0, largest)
+    total = tl.zeros((ROWS,), tl.float32)
+    for split in range(0, splits):
+        part = lse + tl.cast(split, tl.int64) * (2 * rows) + row
+        higher = tl.load(part, mask=inside, other=float("inf"))
+        total += tl.exp2((higher - finite) * scale + tl.load(part + rows, mask=inside, other=0))
+    return largest, tl.where(inside, tl.log2(total), 0)
+
+
+@triton.jit
+def _weights(scores, largest, total, scale):
+    """The softmax: no weight is over 1, even if the two kernels should round q·k differently."""
+    zero = tl.zeros(scores.shape, tl.float32)
+    below = tl.minimum(scores - largest[:, None], zero, propagate_nan=tl.PropagateNan.ALL)
+    return tl.exp2(below * scale - total[:, None])
+
+
+@triton.jit(
+    do_not_specialize=[
+        *("shared", "rows", "keys", "first_head", "first_cell", "cells"),
+        *("splits", "size", "key_splits", "tiles_per_split"),
+    ]
+)
+def cell_sums(
+    q,
+    k,
+    lse,
+    offsets,
+    ranges,
+    sums,
+    maxima,
+    shared,
+    rows,
+    keys,
+    keys_stored,
+    first_head,
+    first_cell,
+    cells,
+    splits,
+    scale,
+    size,
+    key_splits,
+    tiles_per_split,
+    STORED: tl.constexpr,
+    MAIN: tl.constexpr,
+    REST: tl.constexpr,
+    ROWS: tl.constexpr,
+    KEYS: tl.constexpr,
+    SLOTS: tl.constexpr,
+    PRECISION: tl.constexpr,
+    EMULATED: tl.constexpr,
+):
+    """Sums over small cells: ROWS // SLOTS whole cells side by side, each in SLOTS rows of the tile.
+
+    ``cells`` cells from ``first_cell`` on, of the heads from ``first_head`` on, go to ``sums`` (heads, cells,
+    keys_stored), and the largest visible sum of each tile of keys to ``maxima`` (heads, cells, keys_stored / KEYS).
+    With SLOTS = 1 these are the affinities themselves, which rank as their softmax does. NaN is stored as +∞.
+    """
+    CELLS: tl.constexpr = ROWS // SLOTS
+    packs = tl.cdiv(cells, CELLS)
+    pack = tl.program_id(0) % packs
+    key_split = tl.program_id(0) // packs % key_splits
+    head_here = tl.program_id(0) // (packs * key_splits)
+    head = first_head + head_here
+    tiles = keys_stored // KEYS
+    q += head.to(tl.int64) * rows * STORED
+    k += (head // shared).to(tl.int64) * keys_stored * STORED
+    sums += (head_here.to(tl.int64) * cells + pack * CELLS) * keys_stored
+    maxima += (head_here.to(tl.int64) * cells + pack * CELLS) * tiles
+
+    slot = tl.arange(0, ROWS)
+    slot_cell = pack * CELLS + slot // SLOTS
+    if offsets is None:
+        base = (first_cell + pack * CELLS) * size
+        row = slot // SLOTS * size + slot % SLOTS
+        inside = (slot_cell < cells) & (slot % SLOTS < size)
+    else:
+        base = tl.load(offsets + first_cell + pack * CELLS).to(tl.int32)
+        start = tl.load(offsets + first_cell + slot_cell, mask=slot_cell < cells, other=0).to(tl.int32)
+        stop = tl.load(offsets + first_cell + slot_cell + 1, mask=slot_cell < cells, other=0).to(tl.int32)
+        row = start - base + slot % SLOTS
+        inside = start + slot % SLOTS < stop
+    q_row = (q + tl.cast(base, tl.int64) * STORED + row * STORED)[:, None]
+    main, rest = _held(q_row, inside[:, None], MAIN, REST, EMULATED)
+    if SLOTS > 1:
+        lse += head.to(tl.int64) * splits * (2 * rows) + base
+        largest, total = _joined(lse, row, inside, splits, rows, scale, ROWS)
+
+    cell = tl.arange(0, CELLS)
+    inside_cell = pack * CELLS + cell < cells
+    first_tile = key_split * tiles_per_split
+    last_tile = tl.minimum(first_tile + tiles_per_split, tiles)
+    if ranges is not None:
+        first_key = tl.load(ranges + 2 * (first_cell + pack * CELLS + cell), mask=inside_cell, other=keys)
+        last_key = tl.load(ranges + 2 * (first_cell + pack * CELLS + cell) + 1, mask=inside_cell, other=0)
+        first_key, last_key = first_key.to(tl.int32), last_key.to(tl.int32)
+        first_tile = tl.maximum(first_tile, tl.min(first_key, 0) // KEYS)
+        last_tile = tl.minimum(last_tile, tl.cdiv(tl.max(last_key, 0), KEYS))
+
+    for tile in range(first_tile, last_tile):
+        key = tl.arange(0, KEYS)
+        k_tile = k + tl.cast(tile, tl.int64) * KEYS * STORED
+        scores = _affinities(
+            *(q_row, inside[:, None], main, rest, k_tile),
+            *(STORED, MAIN, REST, KEYS, PRECISION, EMULATED),
+        )
+        if SLOTS == 1:
+            scores *= scale
+            value = tl.where(scores == scores, tl.maximum(scores, LOWEST), float("inf"))
+        else:
+            weights = _weights(scores, largest, total, scale)
+            value = tl.sum(tl.reshape(weights, (CELLS, SLOTS, KEYS)), 1)
+            value = tl.where(value == value, value, float("inf"))
+        tl.store(sums + cell[:, None] * keys_stored + tile * KEYS + key[None, :], value, mask=inside_cell[:, None])
+        key += tile * KEYS
+        if ranges is not None:
+            seen = _among(key[None, :], first_key[:, None], last_key[:, None])
+        else:
+            seen = (key < keys)[None, :]
+        tl.store(maxima + cell * tiles + tile, tl.max(tl.where(seen, value, float("-inf")), 1), mask=inside_cell)
+
+
+@triton.jit(do_not_specialize=["shared", "rows", "keys", "first_head", "first_cell", "cells", "splits"])
+def large_cell_sums(
+    q,
+    k,
+    lse,
+    offsets,
+    ranges,
+    sums,
+    maxima,
+    shared,
+    rows,
+    keys,
+    keys_stored,
+    first_head,
+    first_cell,
+    cells,
+    splits,
+    scale,
+    STORED: tl.constexpr,
+    MAIN: tl.constexpr,
+    REST: tl.constexpr,
+    ROWS: tl.constexpr,
+    KEYS: tl.constexpr,
+    PRECISION: tl.constexpr,
+    EMULATED: tl.constexpr,
+):
+    """As :func:`cell_sums` for cells of any size: one program walks over all rows of a cell for one tile of keys."""
+    tiles = keys_stored // KEYS
+    tile = tl.program_id(0) % tiles
+    cell = tl.program_id(0) // tiles % cells
+    head_here = tl.program_id(0) // (tiles * cells)
+    head = first_head + head_here
+    start = tl.load(offsets + first_cell + cell).to(tl.int32)
+    size = tl.load(offsets + first_cell + cell + 1).to(tl.int32) - start
+    q += (head.to(tl.int64) * rows + start) * STORED
+    k += ((head // shared).to(tl.int64) * keys_stored + tile * KEYS) * STORED
+    lse += head.to(tl.int64) * splits * (2 * rows) + start
+    first_key, last_key = 0, keys
+    if ranges is not None:
+        first_key = tl.load(ranges + 2 * (first_cell + cell)).to(tl.int32)
+        last_key = tl.load(ranges + 2 * (first_cell + cell) + 1).to(tl.int32)
+        if (tile * KEYS >= last_key) | ((tile + 1) * KEYS <= first_key):
+            size = 0  # nothing here is seen, and nothing of it is read
+
+    key = tl.arange(0, KEYS)
+    slot = tl.arange(0, ROWS)
+    weights = tl.zeros((ROWS, KEYS), tl.float32)
+    for first in range(0, size, ROWS):
+        inside = first + slot < size
+        q_row = (q + tl.cast(first, tl.int64) * STORED + slot * STORED)[:, None]
+        main, rest = _held(q_row, inside[:, None], MAIN, REST, EMULATED)
+        largest, total = _joined(lse + first, slot, inside, splits, rows, scale, ROWS)
+        scores = _affinities(
+            *(q_row, inside[:, None], main, rest, k),
+            *(STORED, MAIN, REST, KEYS, PRECISION, EMULATED),
+        )
+        weights += _weights(scores, largest, total, scale)
+    value = tl.sum(weights, 0)
+    value = tl.where(value == value, value, float("inf"))
+    here = head_here.to(tl.int64) * cells + cell
+    key += tile * KEYS
+    tl.store(sums + here * keys_stored + key, value)
+    seen = (key >= first_key) & (key < last_key)
+    tl.store(maxima + here * tiles + tile, tl.max(tl.where(seen, value, float("-inf")), 0))
+
+
+@triton.jit(do_not_specialize=["keys", "tiles", "first_head", "first_cell", "cells", "all_cells", "kappa"])
+def select(
+    sums,
+    maxima,
+    ranges,
+    chosen,
+    keys,
+    tiles,
+    first_head,
+    first_cell,
+    cells,
+    all_cells,
+    kappa,
+    KEYS: tl.constexpr,
+    TILES: tl.constexpr,
+    BLOCKS: tl.constexpr,
+):
+    """The κ largest sums of a cell, ties to the lower index, best first; −1 where fewer are seen, −2 if one is NaN.
+
+    A block is TILES tiles of keys. κ times: take the block with the largest sum that is left, find the key, and
+    compute what is left in that block. Taken is what comes at or before the last pick in the order (sum, index), so
+    nothing needs a mark.
+    """
+    head_here, cell = tl.program_id(0) // cells, tl.program_id(0) % cells
+    sums += tl.program_id(0).to(tl.int64) * tiles * KEYS
+    maxima += tl.program_id(0).to(tl.int64) * tiles
+    chosen += ((first_head + head_here).to(tl.int64) * all_cells + first_cell + cell) * kappa
+    start, stop = tl.cast(0, tl.int32), tl.cast(keys, tl.int32)
+    if ranges is not None:
+        start = tl.load(ranges + 2 * (first_cell + cell)).to(tl.int32)
+        stop = tl.load(ranges + 2 * (first_cell + cell) + 1).to(tl.int32)
+
+    block = tl.arange(0, BLOCKS)
+    best = tl.full((BLOCKS,), float("-inf"), tl.float32)
+    for turn in tl.static_range(TILES):
+        tile = block * TILES + turn
+        overlaps = (tile * KEYS < stop) & ((tile + 1) * KEYS > start)
+        best = tl.maximum(best, tl.load(maxima + tile, mask=overlaps, other=float("-inf")))
+    top = tl.max(best, 0)
+    rankable = (top > LOWEST) & (top < float("inf"))
+    number = tl.where(rankable, tl.minimum(stop - start, kappa), 0)
+    fill = tl.where(rankable | (stop <= start), -1, -2).to(tl.int64)
+
+    last = tl.cast(float("inf"), tl.float32)
+    last_key = tl.cast(-1, tl.int32)
+    for pick in range(0, number):
+        last_top = last
+        last = tl.max(best, 0)
+        here = tl.min(tl.where(best == last, block, BLOCKS), 0)
+        key = here * (TILES * KEYS) + tl.arange(0, TILES * KEYS)
+        value = tl.load(sums + key, mask=(key >= start) & (key < stop), other=float("-inf"))
+        left = (value < last_top) | ((value == last_top) & (key > last_key))
+        value = tl.where(left, value, float("-inf"))
+        last_key = tl.min(tl.where(value == last, key, 0x7FFFFFFF), 0)
+        tl.store(chosen + pick, last_key.to(tl.int64))
+        rest = tl.max(tl.where(key == last_key, float("-inf"), value), 0)
+        best = tl.where(block == here, rest, best)
+    for pick in range(number, kappa):
+        tl.store(chosen + pick, fill)
