@@ -24,6 +24,12 @@ from gpa_nd.partitioners import GraphPartitioner, GridPartitioner
 BACKENDS: tuple[Backend, ...] = ("reference", "torch")
 
 
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """Every test draws the same numbers, whichever tests ran before it."""
+    torch.manual_seed(0)
+
+
 @dataclass(frozen=True)
 class Case:
     """A geometry: what makes its GPA, and the shapes of queries and keys."""

@@ -58,7 +58,7 @@ def layout_of(cells: Partition, keys: int, ranges=None, groups=None) -> Layout:
     return Layout(query_groups, cells, each(keys) if groups is None else groups, key_ranges=ranges)
 
 
-def tokens(layout: Layout, *, batch=2, heads=2, key_heads=None, c=16, dtype=torch.float32, seed=0):
+def tokens(layout: Layout, *, batch=1, heads=2, key_heads=None, c=16, dtype=torch.float32, seed=0):
     rng = torch.Generator().manual_seed(seed)
     q = torch.randn(batch, heads, layout.query_groups.num_elements, c, generator=rng)
     k = torch.randn(batch, key_heads or heads, layout.key_groups.num_elements, c, generator=rng)
@@ -84,16 +84,16 @@ def use_tile(monkeypatch, tile: Tile) -> None:
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_every_geometry_has_the_reference_s_keys(case, dtype):
     layout = case.layout()
-    q, k, _ = case.flat_tokens(batch=1, c=16, dtype=dtype)
+    q, k, _ = case.flat_tokens(batch=1, heads=1, c=16, dtype=dtype)
     kappa = max(1, len(layout.key_groups) // 3)
     assert select(q, k, layout, kappa).equal(expected(q, k, layout, kappa))
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("c", [1, 16, 17, 40, 80, 96, 128, 192, 200, 256])
 def test_any_head_size(c, dtype):
     layout = layout_of(CELLS["ragged"], 37)
-    q, k = tokens(layout, batch=1, c=c, dtype=dtype)
+    q, k = tokens(layout, heads=1, c=c, dtype=dtype)
     assert select(q, k, layout, 9, c**-0.5).equal(expected(q, k, layout, 9, c**-0.5))
 
 
@@ -103,16 +103,16 @@ TILES = [Tile(16, 64, 4, 2), Tile(64, 16, 4, 2, channels=16), Tile(128, 64, 8, 2
 @pytest.mark.parametrize("tile", TILES, ids=str)
 def test_no_tile_changes_what_is_chosen(cells, tile, monkeypatch):
     layout = layout_of(cells, 150)
-    q, k = tokens(layout, batch=1, heads=1, c=80)
+    q, k = tokens(layout, heads=1, c=80)
     use_tile(monkeypatch, tile)
     assert select(q, k, layout, 11).equal(expected(q, k, layout, 11))
 
 
-@pytest.mark.parametrize("keys", [1, 5, 16, 33])
+@pytest.mark.parametrize("keys", [1, 33])
 @pytest.mark.parametrize("kappa", [1, 3, 100])
 def test_kappa_from_one_to_more_than_all_keys(cells, keys, kappa):
     layout = layout_of(cells, keys)
-    q, k = tokens(layout, batch=1, heads=1)
+    q, k = tokens(layout, heads=1)
     chosen = select(q, k, layout, kappa)
     assert chosen.shape[-1] == min(kappa, keys)
     assert chosen.equal(expected(q, k, layout, kappa))
@@ -153,7 +153,7 @@ def test_grouped_query_heads_share_their_keys(cells):
 @pytest.mark.parametrize("scale", [-0.3, 0.0, 1e-30])
 def test_any_scale(cells, scale):
     layout = layout_of(cells, 21)
-    q, k = tokens(layout, batch=1)
+    q, k = tokens(layout)
     got, want = select(q, k, layout, 5, scale), expected(q, k, layout, 5, scale)
     if scale == 1e-30 and cells.largest == 1:  # the softmax rounds all to one number, the affinities differ
         got, want = got[..., 0] * 0, want[..., 0] * 0
@@ -168,7 +168,7 @@ def test_of_identical_keys_the_lower_index_goes_first(cells, dtype):
     rng = torch.Generator().manual_seed(1)
     copies = torch.randperm(3 * 20, generator=rng) % 20
     layout = layout_of(cells, len(copies))
-    q, k = tokens(layout, batch=1, heads=1, dtype=dtype)
+    q, k = tokens(layout, heads=1, dtype=dtype)
     k = k[:, :, copies]
     for row in select(q, k, layout, 25).flatten(0, 2):
         kinds = copies[row]
@@ -198,7 +198,7 @@ def ranges_of(m: int, keys: int, seed=0):
 @pytest.mark.parametrize("seed", [0, 1])
 def test_a_cell_sees_only_its_range(cells, seed):
     layout = layout_of(cells, 70, ranges_of(len(cells), 70, seed))
-    q, k = tokens(layout, batch=1, heads=1)
+    q, k = tokens(layout, heads=1)
     chosen = select(q, k, layout, 45)
     assert (chosen[:, :, 0] == -1).all()
     assert chosen.equal(expected(q, k, layout, 45))
@@ -209,7 +209,7 @@ def test_what_is_hidden_may_be_anything(cells, bad):
     ranges = torch.tensor([[20, 50]]).repeat(len(cells), 1)
     ranges[-1] = torch.tensor([5, 60])  # shares tiles with the others
     layout = layout_of(cells, 70, ranges)
-    q, k = tokens(layout, batch=1, heads=1)
+    q, k = tokens(layout, heads=1)
     clean = select(q, k, layout, 9)
     k[:, :, 50:] = bad
     k[:, :, :20] = bad
@@ -221,23 +221,22 @@ def test_what_is_hidden_may_be_anything(cells, bad):
 # What cannot be ranked
 
 
-@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(("bad", "dtype"), [(torch.nan, torch.float32), (-torch.inf, torch.bfloat16)], ids=str)
 def test_a_query_that_is_not_finite_spoils_its_cell_alone(cells, bad, dtype):
     layout = layout_of(cells, 21)
     q, k = tokens(layout, dtype=dtype)
     clean = select(q, k, layout, 5)
     element = q.shape[2] // 2
-    q[1, 0, element, 3] = bad
+    q[0, 1, element, 3] = bad
     spoilt = layout.fine_cells.labels[element]
-    clean[1, 0, spoilt] = -2
+    clean[0, 1, spoilt] = -2
     assert select(q, k, layout, 5).equal(clean)
 
 
-@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
 def test_a_key_that_is_not_finite_spoils_its_batch_entry_and_head_alone(cells, bad):
     layout = layout_of(cells, 21)
-    q, k = tokens(layout)
+    q, k = tokens(layout, batch=2)
     clean = select(q, k, layout, 5)
     k[0, 1, 20, 3] = bad
     clean[0, 1] = -2
@@ -246,7 +245,7 @@ def test_a_key_that_is_not_finite_spoils_its_batch_entry_and_head_alone(cells, b
 
 def test_affinities_that_overflow_spoil_the_cell(cells):
     layout = layout_of(cells, 21)
-    q, k = tokens(layout, batch=1, heads=1)
+    q, k = tokens(layout, heads=1)
     clean = select(q, k, layout, 5)
     q[:, :, layout.fine_cells.labels == 1] = 3e30
     k[:, :, 20] += 1e10
@@ -256,7 +255,7 @@ def test_affinities_that_overflow_spoil_the_cell(cells):
 
 def test_large_affinities_lose_nothing(cells):
     layout = Layout(each(cells.num_elements), cells, each(37))
-    q, k = (x.round() for x in tokens(layout, batch=1))
+    q, k = (x.round() for x in tokens(layout))
     q[..., 0], k[..., 0] = 2**11, 2**11  # integers, so that no product rounds: 2²² and a little more or less
     sums = weights_in_float64(q, k, layout, SCALE)
     chosen = select(q, k, layout, 12)
@@ -275,7 +274,7 @@ def test_affinities_of_minus_infinity_are_the_last_of_those_seen(cells, keys):
     ranges = torch.tensor([[0, keys]]).repeat(len(cells), 1)
     ranges[-1, 1] = keys - 1
     layout = layout_of(cells, keys, ranges)
-    q, k = tokens(layout, batch=1, heads=1)
+    q, k = tokens(layout, heads=1)
     q[..., 0] = 1e30
     k[..., 0] = 0
     k[:, :, : keys // 2, 0] = -1e30
@@ -288,7 +287,7 @@ def test_affinities_of_minus_infinity_are_the_last_of_those_seen(cells, keys):
 
 def test_a_cell_that_sees_only_minus_infinity_cannot_be_ranked(cells):
     layout = layout_of(cells, 20)
-    q, k = tokens(layout, batch=1, heads=1)
+    q, k = tokens(layout, heads=1)
     q[..., 0], k[..., 0] = 1e30, -1e30
     assert (select(q, k, layout, 5) == -2).all()
 
@@ -296,10 +295,10 @@ def test_a_cell_that_sees_only_minus_infinity_cannot_be_ranked(cells):
 # Memory
 
 
-@pytest.mark.parametrize("limit", [1, 200, 1500, 10**5])
+@pytest.mark.parametrize("limit", [1, 1500])
 def test_sums_are_held_a_chunk_at_a_time(cells, limit, monkeypatch):
     layout = layout_of(cells, 40, ranges_of(len(cells), 40))
-    q, k = tokens(layout)
+    q, k = tokens(layout, heads=3)
     chunks = []
     monkeypatch.setattr(selection, "SUMS_AT_ONCE", limit)
     monkeypatch.setattr(selection_tiles, "SUMS_AT_ONCE", limit)
@@ -308,7 +307,7 @@ def test_sums_are_held_a_chunk_at_a_time(cells, limit, monkeypatch):
     assert select(q, k, layout, 7).equal(expected(q, k, layout, 7))
     least = math.ceil(16 / (1 << (cells.largest - 1).bit_length())) * 48  # the cells of one tile
     assert chunks[0][1].numel() <= max(limit, least)
-    assert sum(chunk.heads * chunk.cells for chunk, _ in chunks) == 4 * len(cells)
+    assert sum(chunk.heads * chunk.cells for chunk, _ in chunks) == 3 * len(cells)
 
 
 def test_neither_the_affinity_nor_all_sums_are_held(largest_tensor):
@@ -326,9 +325,9 @@ def tables(layout):
     return [x for part in parts for x in (part.order, part.offsets, part.largest)] + [layout.key_ranges]
 
 
-def test_strided_inputs_are_read_where_they_are(cells):
-    layout = layout_of(cells, 21)
-    q, k = tokens(layout)
+def test_strided_inputs_are_read_where_they_are():
+    layout = layout_of(CELLS["ragged"], 21)
+    q, k = tokens(layout, batch=2)
     clean = select(q, k, layout, 5)
     heads_last = [torch.full((2, x.shape[2], 3, 40), torch.nan) for x in (q, k)]
     every_other = [torch.full((2, 2, x.shape[2], 32), torch.nan) for x in (q, k)]
@@ -345,7 +344,7 @@ def test_strided_inputs_are_read_where_they_are(cells):
 @pytest.mark.parametrize("stride", ["head", "row"])
 def test_numbers_past_two_to_the_31_are_reached(stride):
     layout = Layout(each(6), partition(2, 2, 2), each(6))
-    q, k = tokens(layout, batch=1, heads=2, dtype=torch.bfloat16)
+    q, k = tokens(layout, heads=2, dtype=torch.bfloat16)
     strides = (0, 2**31 + 64, 16, 1) if stride == "head" else (0, 16, 2**29, 1)
     numbers = 1 + sum((n - 1) * s for n, s in zip(q.shape, strides, strict=True))
     far = room(numbers).as_strided(q.shape, strides)
@@ -374,7 +373,7 @@ def test_more_coarse_keys_than_int32_can_number_are_refused():
 
 def test_nothing_of_uninitialised_memory_is_seen_and_repeats_agree_bit_for_bit(cells, monkeypatch):
     layout = layout_of(cells, 70, ranges_of(len(cells), 70), groups=None)
-    q, k = tokens(layout, batch=1, c=17)
+    q, k = tokens(layout, c=17)
     clean = select(q, k, layout, 20)
     empty = torch.empty
 
@@ -383,16 +382,17 @@ def test_nothing_of_uninitialised_memory_is_seen_and_repeats_agree_bit_for_bit(c
         return made.fill_(torch.nan if made.is_floating_point() else 77)
 
     monkeypatch.setattr(torch, "empty", poisoned)
-    for _ in range(3):
+    for _ in range(2):
         assert select(q, k, layout, 20).equal(clean)
 
 
 # The op
 
 
-def test_the_op_passes_opcheck(cells):
-    layout = layout_of(cells, 21, ranges_of(len(cells), 21))
-    q, k = (x.to(DEVICE) for x in tokens(layout, batch=1))
+@pytest.mark.parametrize("ranges", [None, ranges_of(5, 21)], ids=["", "ranges"])
+def test_the_op_passes_opcheck(ranges):
+    layout = layout_of(CELLS["ragged"], 21, ranges)
+    q, k = (x.to(DEVICE) for x in tokens(layout))
     torch.library.opcheck(selection.fused_select_keys, (q, k, *tables(layout), 5, SCALE))
 
 
