@@ -86,7 +86,8 @@ def fused_attend(
     of_sizes = sizes(cell_order, cell_offsets, largest_cell, member_order, member_offsets, largest_group)
     of_kinds = kinds(chip, q, logits, query_positions, wide=(q, k, v, out))
     cell = typical(cell_order, cell_offsets, largest_cell)
-    tiles = tiles_for("forward", q.dtype, widest(q, v), cell, is_plain(of_sizes, of_kinds), chip)
+    masked = query_positions is not None
+    tiles = tiles_for("forward", q.dtype, widest(q, v), cell, masked, chip)
     count, cell_of_tile = cell_tiles(cell_order, cell_offsets, largest_cell, tiles.rows)
     launch(
         attend_kernel,
@@ -119,7 +120,7 @@ def fused_attend(
         **of_sizes,
         **of_kinds,
         **channels(q, v, tiles),
-        **shape_of(tiles),
+        **shape_of(tiles, chip),
     )
     return out, lse, remainder
 
@@ -162,9 +163,9 @@ def fused_attend_backward(
     strides = [stride for x in (q, k, v, grad_out) for stride in x.stride()[:3]]
     of_sizes = sizes(cell_order, cell_offsets, largest_cell, member_order, member_offsets, largest_group)
     of_kinds = kinds(chip, q, logits, query_positions, wide=(q, k, v, grad_out, dq, dk, dv, out))
-    plain = is_plain(of_sizes, of_kinds)
 
-    tiles = tiles_for("query gradient", q.dtype, widest(q, v), cell, plain, chip)
+    masked = query_positions is not None
+    tiles = tiles_for("query gradient", q.dtype, widest(q, v), cell, masked, chip)
     count, cell_of_tile = cell_tiles(cell_order, cell_offsets, largest_cell, tiles.rows)
     one_each = count == cells
     if logits is None or one_each:
@@ -204,7 +205,7 @@ def fused_attend_backward(
         **of_sizes,
         **of_kinds,
         **channels(q, v, tiles),
-        **shape_of(tiles),
+        **shape_of(tiles, chip),
     )
     if logits is not None and not one_each:
         launch(
@@ -227,7 +228,7 @@ def fused_attend_backward(
         dv.zero_()
     lists = turned_round(relevant, groups, key_heads)
     group = typical(member_order, member_offsets, largest_group)
-    tiles = tiles_for("key gradient", q.dtype, widest(q, v), group, plain, chip)
+    tiles = tiles_for("key gradient", q.dtype, widest(q, v), group, masked, chip)
     per_slot = entries_per_slot(cell)
     slots = slots_of(groups, len(member_order), largest_group, tiles.rows, lists.length, per_slot)
     group_of_slot = owners(
@@ -275,7 +276,7 @@ def fused_attend_backward(
         **of_sizes,
         **of_kinds,
         **channels(q, v, tiles),
-        **shape_of(tiles),
+        **shape_of(tiles, chip),
     )
     if part_slots:
         launch(
@@ -414,11 +415,6 @@ def kinds(
     }
 
 
-def is_plain(of_sizes: dict[str, int], of_kinds: dict[str, object]) -> bool:
-    """Whether cells and groups are equal and there are neither logits nor positions."""
-    return bool(of_sizes["CELL"] and of_sizes["GROUP"] and not of_kinds["HAS_LOGITS"] and not of_kinds["HAS_POSITIONS"])
-
-
 def reach(x: Tensor) -> int:
     """How far from the first element of a batch entry the last one may lie."""
     return sum((size - 1) * abs(stride) for size, stride in zip(x.shape[1:], x.stride()[1:], strict=True)) + 1
@@ -446,8 +442,8 @@ def entries_per_slot(cell: int) -> int:
     return max(16, min(1024, power(1024 // cell)))
 
 
-def shape_of(tiles: Tiles) -> dict[str, int]:
-    """What is chosen besides the rows."""
-    limit = {} if tiles.registers is None else {"maxnreg": tiles.registers}
-    launched = {"num_warps": tiles.warps, "num_stages": tiles.stages, **limit}
+def shape_of(tiles: Tiles, chip: Chip) -> dict[str, int]:
+    """What is chosen besides the rows; and all registers, of which the assembler would rather spill a few."""
+    registers = {"maxnreg": 255} if chip.is_nvidia else {}
+    launched = {"num_warps": tiles.warps, "num_stages": tiles.stages, **registers}
     return {"COLUMNS": tiles.columns, "CHUNK": tiles.chunk, **launched}

@@ -22,8 +22,6 @@ class Tiles:
         warps: warps of a program.
         stages: how far loads run ahead.
         chunk: channels at a time in products over channels; 0 holds all of them.
-        registers: how many a thread may have, on NVIDIA: given where the assembler would otherwise spill a few to fit
-            one more program on a processor.
     """
 
     rows: int
@@ -31,37 +29,36 @@ class Tiles:
     warps: int
     stages: int
     chunk: int = 0
-    registers: int | None = None
 
 
 # Up to how many channels, and the tiles for cells (or groups) that fill them. None spills, as compiled for sm_80, sm_90
-# and sm_100: tests/engine/fused/test_compiling.py.
+# and sm_100 with all the registers that a thread can have: tests/engine/fused/test_compiling.py.
 NVIDIA: dict[tuple[Kernel, int], tuple[tuple[int, Tiles], ...]] = {
     ("forward", 2): (
         (64, Tiles(64, 32, 4, 2)),
         (128, Tiles(64, 32, 8, 2)),
-        (256, Tiles(32, 32, 4, 2, registers=255)),
+        (256, Tiles(32, 32, 4, 2)),
     ),
     ("query gradient", 2): (
         (64, Tiles(64, 32, 4, 2)),
         (128, Tiles(64, 32, 8, 2)),
-        (256, Tiles(32, 32, 4, 2, registers=255)),
+        (256, Tiles(32, 32, 4, 2)),
     ),
     ("key gradient", 2): (
         (128, Tiles(64, 32, 8, 2)),
-        (256, Tiles(32, 32, 4, 2, registers=255)),
+        (256, Tiles(32, 32, 4, 2)),
     ),
     ("forward", 4): (
-        (64, Tiles(32, 32, 8, 2, registers=255)),
-        (256, Tiles(16, 32, 8, 2, chunk=32, registers=255)),
+        (64, Tiles(32, 32, 8, 2)),
+        (256, Tiles(16, 32, 8, 2, chunk=32)),
     ),
     ("query gradient", 4): (
-        (64, Tiles(32, 32, 8, 1, chunk=32, registers=255)),
-        (256, Tiles(16, 32, 8, 1, chunk=32, registers=255)),
+        (64, Tiles(32, 32, 8, 1, chunk=32)),
+        (256, Tiles(16, 32, 8, 1, chunk=32)),
     ),
     ("key gradient", 4): (
-        (64, Tiles(32, 32, 8, 2, registers=255)),
-        (256, Tiles(16, 32, 8, 1, chunk=32, registers=255)),
+        (64, Tiles(32, 32, 8, 2)),
+        (256, Tiles(16, 32, 8, 1, chunk=32)),
     ),
 }
 AMD: dict[tuple[Kernel, int], tuple[tuple[int, Tiles], ...]] = {
@@ -74,7 +71,7 @@ AMD: dict[tuple[Kernel, int], tuple[tuple[int, Tiles], ...]] = {
 }
 
 
-def tiles_for(kernel: Kernel, dtype: torch.dtype, widest: int, owned: int, plain: bool, chip: Chip) -> Tiles:
+def tiles_for(kernel: Kernel, dtype: torch.dtype, widest: int, owned: int, masked: bool, chip: Chip) -> Tiles:
     """The tiles of a kernel.
 
     Args:
@@ -82,15 +79,14 @@ def tiles_for(kernel: Kernel, dtype: torch.dtype, widest: int, owned: int, plain
         dtype: of q, k and v.
         widest: the more channels of q and v.
         owned: the size of a cell (of a group), whose elements are a program's rows.
-        plain: whether all cells and groups are equal and there are neither logits nor positions: with any of them a
-            program needs more registers.
+        masked: whether positions decide what is seen, which needs twice the registers.
         chip: where it runs.
     """
     table = NVIDIA if chip.is_nvidia or chip.is_interpreter else AMD
     tiles = next(tiles for most, tiles in table[kernel, dtype.itemsize] if widest <= most)
     if power(owned) < tiles.rows:
-        tiles = replace(tiles, rows=power(owned), warps=4 if dtype.itemsize == 2 else tiles.warps)
-    return tiles if plain or not chip.is_nvidia else replace(tiles, registers=255)
+        return replace(tiles, rows=power(owned), warps=4 if dtype.itemsize == 2 else tiles.warps)
+    return replace(tiles, warps=8) if masked and chip.is_nvidia and tiles.rows >= 64 else tiles
 
 
 def parts_of(channels: int, rows: int) -> tuple[int, int]:

@@ -4,7 +4,7 @@
 ``launch`` replaced by one that compiles: Triton's own launch path specialises the arguments (divisibility by 16, equal
 to 1, below 2 GB), so that the code is what a GPU would get. Every distinct compilation is reported and judged once:
 
-- nothing spills: no stack, no spilled registers;
+- nothing spills: no stack, no registers kept in memory;
 - shared (and on sm_100 tensor) memory within the chip's limits, no more warps than a program may have;
 - every matrix product of float16 and bfloat16 runs on matrix units, and their instructions are in the code;
 - no float32 product is rounded to tf32.
@@ -164,8 +164,8 @@ def measure(binary: Any, result: Compiled, half: bool) -> None:
     else:
         code = assembly["amdgcn"]
         result.registers = amd_number(code, "vgpr_count")
-        names = ("vgpr_spill_count", "sgpr_spill_count", "private_segment_fixed_size")
-        result.spills = sum(amd_number(code, name) for name in names)
+        # Scalars without a register wait in a lane of a vector register (sgpr_spill_count), never in memory.
+        result.spills = sum(amd_number(code, name) for name in ("vgpr_spill_count", "private_segment_fixed_size"))
     result.shared = metadata.shared
     counts = {name: len(re.findall(p, code)) for name, p in MATRIX_INSTRUCTIONS[target.backend].items()}
     result.matrix = {name: count for name, count in counts.items() if count}

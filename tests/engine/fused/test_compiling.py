@@ -1,4 +1,4 @@
-"""The check that kernels compile for GPUs that are not there refuses what it must."""
+"""Kernels compile for GPUs that are not there; and the check of that refuses what it must."""
 
 import json
 import os
@@ -23,6 +23,17 @@ def compiled(*arguments):
     wrong = any("problem" in line or line["faults"] for line in lines)
     assert run.returncode == wrong, run.stderr[-2000:]
     return [line for line in lines if "problem" not in line], [line for line in lines if "problem" in line]
+
+
+@pytest.mark.parametrize("chip", ["sm_80", "sm_90", "sm_100", "gfx942"])
+def test_every_configuration_fits_its_chip_and_uses_its_matrix_units(chip):
+    reports, problems = compiled("--chip", chip)
+    assert not problems, "\n".join(line["problem"] for line in problems)
+    faults = [f"{x['kernel']} {x['settings']} [{x['cases'][0]}]: {fault}" for x in reports for fault in x["faults"]]
+    assert not faults, "\n".join(faults)
+    assert {line["cases"][0].split(":")[0] for line in reports} == {"select", "attend"}
+    multiplying = {line["kernel"] for line in reports if line["products"]}
+    assert len(multiplying) >= 5, f"only {multiplying} multiply matrices: was anything compiled at all?"
 
 
 @pytest.fixture(scope="module", params=["sm_90", "gfx942"])
