@@ -9,16 +9,17 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from gpa_nd.engine.fused.attention_kernels import attend_kernel
-from gpa_nd.engine.fused.attention_settings import Tiles, parts_of, power, tiles_for
+from gpa_nd.engine.fused.attention_settings import Kernel, Tiles, parts_of, power, tiles_for
 from gpa_nd.engine.fused.gradient_kernels import (
     add_parts_kernel,
     key_gradient_kernel,
     logit_gradient_kernel,
     query_gradient_kernel,
 )
+from gpa_nd.engine.fused.groups import Groups
 from gpa_nd.engine.fused.launch import Chip, chip_of, launch
 from gpa_nd.engine.fused.lists import turned_round
-from gpa_nd.engine.fused.tables import owners, slots_of
+from gpa_nd.engine.fused.packs import unions
 from gpa_nd.layout import Layout
 
 
@@ -79,48 +80,46 @@ def fused_attend(
 
     The first is a row's largest score, −∞ where nothing is seen.
     """
-    chip = chip_of(q.device)
-    q, k, v = (with_whole_rows(x) for x in (q, k, v))
-    heads, cells, kappa = relevant.shape[1:]
     out, lse, remainder = empty_results(q, v)
-    of_sizes = sizes(cell_order, cell_offsets, largest_cell, member_order, member_offsets, largest_group)
-    of_kinds = kinds(chip, q, logits, query_positions, wide=(q, k, v, out))
-    cell = typical(cell_order, cell_offsets, largest_cell)
-    masked = query_positions is not None
-    tiles = tiles_for("forward", q.dtype, widest(q, v), cell, masked, chip)
-    count, cell_of_tile = cell_tiles(cell_order, cell_offsets, largest_cell, tiles.rows)
+    q, k, v = (with_whole_rows(x) for x in (q, k, v))
+    cells = Groups(cell_order, cell_offsets, largest_cell)
+    members = Groups(member_order, member_offsets, largest_group)
+    call = Call(chip_of(q.device), q, k, v, logits, query_positions, key_positions, scale, wide=(q, k, v, out))
+    cells, relevant, takers = packed_cells(cells, relevant, logits)
+    tiles = call.tiles("forward", cells)
+    count, cell_of_tile = cells.tiles(tiles.rows)
+    heads, kappa = relevant.shape[1], relevant.shape[3]
     launch(
         attend_kernel,
         (q.shape[0] * heads * count,),
         q,
         k,
         v,
-        relevant.contiguous(),
-        *or_stand_ins(q, logits, query_positions, key_positions),
-        cell_order,
-        cell_offsets,
+        relevant,
+        takers,
+        *call.extras,
+        cells.order,
+        cells.offsets,
         cell_of_tile,
-        member_order,
-        member_offsets,
+        members.order,
+        members.offsets,
         out,
         remainder,
         *lse,
-        *q.stride()[:3],
-        *k.stride()[:3],
-        *v.stride()[:3],
+        *rows_of(q, k, v),
         scale,
         heads,
         heads // k.shape[1],
-        cells,
+        len(cells),
         kappa,
         count,
         q.shape[2],
+        CELL=cells.size,
+        GROUP=members.size,
         ROWS=tiles.rows,
         SLOTS=slots_at_once(kappa),
-        **of_sizes,
-        **of_kinds,
-        **channels(q, v, tiles),
-        **shape_of(tiles, chip),
+        PACKED=cells.packed,
+        **call.settings(tiles),
     )
     return out, lse, remainder
 
@@ -152,159 +151,26 @@ def fused_attend_backward(
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The gradients of q, k, v and logits; the last has no elements where there are no logits."""
-    chip = chip_of(q.device)
-    grad_out, q, k, v = (with_whole_rows(x) for x in (grad_out, q, k, v))
-    batch, heads, cells, kappa = relevant.shape
-    n_q, n_k, key_heads, groups = q.shape[2], k.shape[2], k.shape[1], len(member_offsets) - 1
     dq, dk, dv, dlogits = empty_gradients(q, k, v, relevant, logits)
-    delta = torch.empty_like(lse[0])
-    cell = typical(cell_order, cell_offsets, largest_cell)
-    extras = or_stand_ins(q, logits, query_positions, key_positions)
-    strides = [stride for x in (q, k, v, grad_out) for stride in x.stride()[:3]]
-    of_sizes = sizes(cell_order, cell_offsets, largest_cell, member_order, member_offsets, largest_group)
-    of_kinds = kinds(chip, q, logits, query_positions, wide=(q, k, v, grad_out, dq, dk, dv, out))
-
-    masked = query_positions is not None
-    tiles = tiles_for("query gradient", q.dtype, widest(q, v), cell, masked, chip)
-    count, cell_of_tile = cell_tiles(cell_order, cell_offsets, largest_cell, tiles.rows)
-    one_each = count == cells
-    if logits is None or one_each:
-        parts = dlogits
-    else:
-        parts = torch.empty(batch * heads, count, kappa, dtype=torch.float32, device=q.device)
-    launch(
-        query_gradient_kernel,
-        (batch * heads * count,),
+    grad_out, q, k, v = (with_whole_rows(x) for x in (grad_out, q, k, v))
+    cells = Groups(cell_order, cell_offsets, largest_cell)
+    members = Groups(member_order, member_offsets, largest_group)
+    call = Call(
+        chip_of(q.device),
         q,
         k,
         v,
-        out,
-        remainder,
-        *lse,
-        grad_out,
-        relevant.contiguous(),
-        *extras,
-        cell_order,
-        cell_offsets,
-        cell_of_tile,
-        member_order,
-        member_offsets,
-        delta,
-        dq,
-        parts,
-        *strides,
+        logits,
+        query_positions,
+        key_positions,
         scale,
-        heads,
-        heads // key_heads,
-        cells,
-        kappa,
-        count,
-        n_q,
-        ROWS=tiles.rows,
-        SLOTS=slots_at_once(kappa),
-        **of_sizes,
-        **of_kinds,
-        **channels(q, v, tiles),
-        **shape_of(tiles, chip),
+        wide=(q, k, v, grad_out, dq, dk, dv, out),
     )
-    if logits is not None and not one_each:
-        launch(
-            logit_gradient_kernel,
-            (batch * heads * cells,),
-            parts,
-            dlogits,
-            cell_offsets,
-            cells,
-            kappa,
-            count,
-            CELL=of_sizes["CELL"],
-            ROWS=tiles.rows,
-            SLOTS=slots_at_once(kappa),
-            num_warps=1,
-        )
-
-    if len(member_order) < n_k:
+    delta = query_gradient(call, grad_out, out, remainder, lse, relevant, cells, members, dq, dlogits)
+    if len(member_order) < k.shape[2]:
         dk.zero_()
         dv.zero_()
-    lists = turned_round(relevant, groups, key_heads)
-    group = typical(member_order, member_offsets, largest_group)
-    tiles = tiles_for("key gradient", q.dtype, widest(q, v), group, masked, chip)
-    per_slot = entries_per_slot(cell)
-    slots = slots_of(groups, len(member_order), largest_group, tiles.rows, lists.length, per_slot)
-    group_of_slot = owners(
-        member_offsets, len(member_order), largest_group, tiles.rows, lists.offsets, lists.length, per_slot
-    )
-    part_keys, part_slots = min(tiles.rows, largest_group), 2 * lists.length // per_slot
-    width = q.shape[-1] + v.shape[-1]
-    parts = torch.empty(batch * key_heads, part_slots, part_keys, width, dtype=torch.float32, device=q.device)
-    launch(
-        key_gradient_kernel,
-        (batch * key_heads * slots,),
-        q,
-        k,
-        v,
-        *lse,
-        delta,
-        grad_out,
-        *extras,
-        cell_order,
-        cell_offsets,
-        member_order,
-        member_offsets,
-        lists.entries,
-        lists.offsets,
-        group_of_slot,
-        dk,
-        dv,
-        parts,
-        *strides,
-        scale,
-        key_heads,
-        heads // key_heads,
-        cells,
-        groups,
-        kappa,
-        lists.length,
-        per_slot,
-        slots,
-        part_slots,
-        n_q,
-        n_k,
-        KEYS=tiles.rows,
-        PART_KEYS=part_keys,
-        SLOTS=16 if cell >= 16 else 64,
-        **of_sizes,
-        **of_kinds,
-        **channels(q, v, tiles),
-        **shape_of(tiles, chip),
-    )
-    if part_slots:
-        launch(
-            add_parts_kernel,
-            (batch * key_heads * slots,),
-            member_order,
-            member_offsets,
-            lists.offsets,
-            group_of_slot,
-            parts,
-            dk,
-            dv,
-            groups,
-            lists.length,
-            per_slot,
-            slots,
-            part_slots,
-            n_k,
-            C=q.shape[-1],
-            C_WIDTH=power(q.shape[-1]),
-            V=v.shape[-1],
-            V_WIDTH=power(v.shape[-1]),
-            GROUP=of_sizes["GROUP"],
-            KEYS=tiles.rows,
-            PART_KEYS=part_keys,
-            WIDE=of_kinds["WIDE"],
-            num_warps=4,
-        )
+    key_gradient(call, grad_out, lse, delta, relevant, cells, members, dk, dv)
     return dq, dk, dv, dlogits
 
 
@@ -346,6 +212,179 @@ def _differentiate_twice(ctx: Any, *_: Tensor) -> NoReturn:
 fused_attend_backward.register_autograd(_differentiate_twice)
 
 
+# The launches of the backward
+
+
+def query_gradient(
+    call: Call,
+    grad_out: Tensor,
+    out: Tensor,
+    remainder: Tensor,
+    lse: Tensor,
+    relevant: Tensor,
+    cells: Groups,
+    members: Groups,
+    dq: Tensor,
+    dlogits: Tensor,
+) -> Tensor:
+    """Fill dq, and dlogits where there are logits; return δ (B, H, n_q)."""
+    q, k, v = call.q, call.k, call.v
+    delta = torch.empty_like(lse[0])
+    cells, relevant, takers = packed_cells(cells, relevant, call.logits)
+    tiles = call.tiles("query gradient", cells)
+    count, cell_of_tile = cells.tiles(tiles.rows)
+    batch, heads, _, kappa = relevant.shape
+    adds = call.logits is not None and count > len(cells)
+    parts = torch.empty(batch * heads, count, kappa, dtype=torch.float32, device=q.device) if adds else dlogits
+    launch(
+        query_gradient_kernel,
+        (batch * heads * count,),
+        q,
+        k,
+        v,
+        out,
+        remainder,
+        *lse,
+        grad_out,
+        relevant,
+        takers,
+        *call.extras,
+        cells.order,
+        cells.offsets,
+        cell_of_tile,
+        members.order,
+        members.offsets,
+        delta,
+        dq,
+        parts,
+        *rows_of(q, k, v, grad_out),
+        call.scale,
+        heads,
+        heads // k.shape[1],
+        len(cells),
+        kappa,
+        count,
+        q.shape[2],
+        CELL=cells.size,
+        GROUP=members.size,
+        ROWS=tiles.rows,
+        SLOTS=slots_at_once(kappa),
+        PACKED=cells.packed,
+        **call.settings(tiles),
+    )
+    if adds:
+        launch(
+            logit_gradient_kernel,
+            (batch * heads * len(cells),),
+            parts,
+            dlogits,
+            cells.offsets,
+            len(cells),
+            kappa,
+            count,
+            CELL=cells.size,
+            ROWS=tiles.rows,
+            SLOTS=slots_at_once(kappa),
+            num_warps=1,
+        )
+    return delta
+
+
+def key_gradient(
+    call: Call,
+    grad_out: Tensor,
+    lse: Tensor,
+    delta: Tensor,
+    relevant: Tensor,
+    cells: Groups,
+    members: Groups,
+    dk: Tensor,
+    dv: Tensor,
+) -> None:
+    """Fill dk and dv of the members: from the lists of cells that chose their groups, in parts where those are long."""
+    q, k, v = call.q, call.k, call.v
+    batch, heads, _, kappa = relevant.shape
+    key_heads, n_q, n_k = k.shape[1], q.shape[2], k.shape[2]
+    pack = members.packable if call.logits is None else 1
+    lists = turned_round(relevant, len(members), key_heads, pack)
+    members = members.pack(pack)
+    tiles = call.tiles("key gradient", members)
+    per_slot = entries_per_slot(cells.typical)
+    slots, group_of_slot = members.shares(tiles.rows, lists, per_slot)
+    part_keys, part_slots = min(tiles.rows, members.largest), 2 * lists.length // per_slot
+    width = q.shape[-1] + v.shape[-1]
+    parts = torch.empty(batch * key_heads, part_slots, part_keys, width, dtype=torch.float32, device=q.device)
+    launch(
+        key_gradient_kernel,
+        (batch * key_heads * slots,),
+        q,
+        k,
+        v,
+        *lse,
+        delta,
+        grad_out,
+        *call.extras,
+        cells.order,
+        cells.offsets,
+        members.order,
+        members.offsets,
+        lists.entries,
+        lists.takers,
+        lists.offsets,
+        group_of_slot,
+        dk,
+        dv,
+        parts,
+        *rows_of(q, k, v, grad_out),
+        call.scale,
+        key_heads,
+        heads // key_heads,
+        len(cells),
+        len(members),
+        kappa,
+        lists.length,
+        per_slot,
+        slots,
+        part_slots,
+        n_q,
+        n_k,
+        CELL=cells.size,
+        GROUP=members.size,
+        KEYS=tiles.rows,
+        PART_KEYS=part_keys,
+        SLOTS=16 if cells.typical >= 16 else 64,
+        PACKED=members.packed,
+        **call.settings(tiles),
+    )
+    if part_slots:
+        launch(
+            add_parts_kernel,
+            (batch * key_heads * slots,),
+            members.order,
+            members.offsets,
+            lists.offsets,
+            group_of_slot,
+            parts,
+            dk,
+            dv,
+            len(members),
+            lists.length,
+            per_slot,
+            slots,
+            part_slots,
+            n_k,
+            C=q.shape[-1],
+            C_WIDTH=power(q.shape[-1]),
+            V=v.shape[-1],
+            V_WIDTH=power(v.shape[-1]),
+            GROUP=members.size,
+            KEYS=tiles.rows,
+            PART_KEYS=part_keys,
+            WIDE=call.is_wide,
+            num_warps=4,
+        )
+
+
 # What the launches are given
 
 
@@ -369,67 +408,75 @@ def with_whole_rows(x: Tensor) -> Tensor:
     return x if x.stride(-1) == 1 else x.contiguous()
 
 
-def or_stand_ins(q: Tensor, logits: Tensor | None, *positions: Tensor | None) -> list[Tensor]:
-    """Contiguous tensors; those that are absent, and that no kernel reads then, are another."""
-    return [q if x is None else x.contiguous() for x in (logits, *positions)]
+class Call:
+    """What all launches of one call share.
+
+    Args:
+        wide: the tensors that decide whether offsets need 64 bits.
+    """
+
+    def __init__(
+        self,
+        chip: Chip,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        logits: Tensor | None,
+        query_positions: Tensor | None,
+        key_positions: Tensor | None,
+        scale: float,
+        wide: tuple[Tensor, ...],
+    ) -> None:
+        self.chip, self.q, self.k, self.v, self.logits, self.scale = chip, q, k, v, logits, scale
+        self.has_positions = query_positions is not None
+        self.is_wide = any(reach(x) >= 2**31 for x in wide)
+        # Contiguous tensors; those that are absent, and that no kernel reads then, are another.
+        self.extras = [q if x is None else x.contiguous() for x in (logits, query_positions, key_positions)]
+
+    def tiles(self, kernel: Kernel, owned: Groups) -> Tiles:
+        """The tiles of a kernel whose programs own elements of these groups."""
+        widest = max(self.q.shape[-1], self.v.shape[-1])
+        return tiles_for(kernel, self.q.dtype, widest, owned.typical, self.has_positions, self.chip)
+
+    def settings(self, tiles: Tiles) -> dict[str, object]:
+        """The constants that the three kernels have in common, and how they are launched."""
+        c, c_v = self.q.shape[-1], self.v.shape[-1]
+        least = tiles.rows if self.q.dtype.itemsize == 2 else 0
+        (c0, c1), (v0, v1) = parts_of(c, least), parts_of(c_v, least)
+        return {
+            **{"C": c, "C0": c0, "C1": c1, "V": c_v, "V0": v0, "V1": v1},
+            "HAS_LOGITS": self.logits is not None,
+            "HAS_POSITIONS": self.has_positions,
+            "PRECISION": "tf32x3" if self.chip.is_nvidia else "ieee",
+            "WIDEN": self.chip.is_interpreter and self.q.dtype == torch.bfloat16,
+            "WIDE": self.is_wide,
+            "COLUMNS": tiles.columns,
+            "CHUNK": tiles.chunk,
+            "num_warps": tiles.warps,
+            "num_stages": tiles.stages,
+            # All registers, of which the assembler would rather spill a few.
+            **({"maxnreg": 255} if self.chip.is_nvidia else {}),
+        }
 
 
-def widest(q: Tensor, v: Tensor) -> int:
-    """The more channels of q and v."""
-    return max(q.shape[-1], v.shape[-1])
+def packed_cells(cells: Groups, relevant: Tensor, logits: Tensor | None) -> tuple[Groups, Tensor, Tensor]:
+    """Packs of cells with the unions of their lists, and which of them takes what; or all as it was.
+
+    A logit is of one cell and one coarse key: where there are logits, nothing is packed.
+    """
+    if cells.packable == 1 or logits is not None or not relevant.shape[-1]:
+        return cells, relevant.contiguous(), relevant
+    return cells.pack(cells.packable), *unions(relevant, cells.packable)
 
 
-def channels(q: Tensor, v: Tensor, tiles: Tiles) -> dict[str, int]:
-    """Channels and the two parts that they come in."""
-    least = tiles.rows if q.dtype.itemsize == 2 else 0
-    (c0, c1), (v0, v1) = parts_of(q.shape[-1], least), parts_of(v.shape[-1], least)
-    return {"C": q.shape[-1], "C0": c0, "C1": c1, "V": v.shape[-1], "V0": v0, "V1": v1}
-
-
-def sizes(
-    cell_order: Tensor,
-    cell_offsets: Tensor,
-    largest_cell: int,
-    member_order: Tensor,
-    member_offsets: Tensor,
-    largest_group: int,
-) -> dict[str, int]:
-    """The size that all cells (groups) have; 0 if they differ."""
-    cells, groups = len(cell_offsets) - 1, len(member_offsets) - 1
-    return {
-        "CELL": largest_cell if largest_cell * cells == len(cell_order) else 0,
-        "GROUP": largest_group if largest_group * groups == len(member_order) else 0,
-    }
-
-
-def kinds(
-    chip: Chip, q: Tensor, logits: Tensor | None, positions: Tensor | None, wide: tuple[Tensor, ...]
-) -> dict[str, object]:
-    """What there is, and in which precision and with how many bits it is computed."""
-    return {
-        "HAS_LOGITS": logits is not None,
-        "HAS_POSITIONS": positions is not None,
-        "PRECISION": "tf32x3" if chip.is_nvidia else "ieee",
-        "WIDEN": chip.is_interpreter and q.dtype == torch.bfloat16,
-        "WIDE": any(reach(x) >= 2**31 for x in wide),
-    }
+def rows_of(*tensors: Tensor) -> list[int]:
+    """Strides up to that of the rows."""
+    return [stride for x in tensors for stride in x.stride()[:3]]
 
 
 def reach(x: Tensor) -> int:
     """How far from the first element of a batch entry the last one may lie."""
     return sum((size - 1) * abs(stride) for size, stride in zip(x.shape[1:], x.stride()[1:], strict=True)) + 1
-
-
-def typical(order: Tensor, offsets: Tensor, largest: int) -> int:
-    """The size that a tile of a partition's groups is made for: the largest, but not if most are far smaller."""
-    return min(largest, -(-2 * len(order) // (len(offsets) - 1)))
-
-
-def cell_tiles(order: Tensor, offsets: Tensor, largest: int, rows: int) -> tuple[int, Tensor]:
-    """How many tiles the cells have, and the cell of each; the table is read only where cells differ in size."""
-    count = slots_of(len(offsets) - 1, len(order), largest, rows)
-    uniform = largest * (len(offsets) - 1) == len(order)
-    return count, offsets if uniform else owners(offsets, len(order), largest, rows)
 
 
 def slots_at_once(kappa: int) -> int:
@@ -440,10 +487,3 @@ def slots_at_once(kappa: int) -> int:
 def entries_per_slot(cell: int) -> int:
     """How many entries of a list are a program's work: at most 16, more where cells are so small that it is little."""
     return max(16, min(1024, power(1024 // cell)))
-
-
-def shape_of(tiles: Tiles, chip: Chip) -> dict[str, int]:
-    """What is chosen besides the rows; and all registers, of which the assembler would rather spill a few."""
-    registers = {"maxnreg": 255} if chip.is_nvidia else {}
-    launched = {"num_warps": tiles.warps, "num_stages": tiles.stages, **registers}
-    return {"COLUMNS": tiles.columns, "CHUNK": tiles.chunk, **launched}

@@ -2,7 +2,8 @@
 
 Scores are in base 2 (scaled by log₂e), and so is the log-sum-exp, kept for the backward kernels as a row's largest
 score and the logarithm of the sum of what is over it: in one float32 the logarithm would be lost behind a large score.
-Channels come in two parts, both a power of two wide (80 = 64 + 16), the second perhaps absent.
+Channels come in two parts, both a power of two wide (80 = 64 + 16), the second perhaps absent. Where small cells are
+packed, "cell" below is a pack, its list is a union, and bits say which of the cells sees what.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from gpa_nd.engine.fused import packs
 from gpa_nd.engine.fused.tables import (
     bounds,
     chunked_products,
@@ -22,6 +24,7 @@ from gpa_nd.engine.fused.tables import (
 )
 
 LOG2E = tl.constexpr(1.4426950408889634)
+SPOILT = tl.constexpr(packs.SPOILT)
 
 
 @triton.jit(do_not_specialize=["heads", "shared_by", "cells", "kappa", "tiles", "n_q"])
@@ -30,6 +33,7 @@ def attend_kernel(
     k,
     v,
     relevant,
+    takers,
     logits,
     query_positions,
     key_positions,
@@ -72,11 +76,13 @@ def attend_kernel(
     CHUNK: tl.constexpr,
     HAS_LOGITS: tl.constexpr,
     HAS_POSITIONS: tl.constexpr,
+    PACKED: tl.constexpr,
     PRECISION: tl.constexpr,
     WIDEN: tl.constexpr,
     WIDE: tl.constexpr,
 ):
     """One program: one tile of one cell's queries, in one batch entry and head."""
+    MASKED: tl.constexpr = HAS_POSITIONS or PACKED > 0
     head = tl.program_id(0) // tiles
     tile = tl.program_id(0) % tiles
     cell, place, stop = queries_of(tile, cell_offsets, cell_of_tile, CELL, ROWS)
@@ -91,6 +97,7 @@ def attend_kernel(
     tops += head.to(tl.int64) * n_q
     rests += head.to(tl.int64) * n_q
     chosen = relevant + (head.to(tl.int64) * cells + cell) * kappa
+    takers += (head.to(tl.int64) * cells + cell) * kappa
     if HAS_LOGITS:
         logits += (head.to(tl.int64) * cells + cell) * kappa
     q_offset = offsets_of(row, q_row, WIDE)
@@ -110,8 +117,8 @@ def attend_kernel(
         q0 = load_rows(q, q_offset, inside, 0, C0, C, WIDEN)
         if C1 > 0:
             q1 = load_rows(q, q_offset, inside, C0, C1, C, WIDEN)
-    if HAS_POSITIONS:
-        now = tl.load(query_positions + row, mask=inside, other=-(2**63))
+    now = now_of(query_positions, row, inside, HAS_POSITIONS)
+    if MASKED:
         any_seen = tl.zeros((ROWS,), tl.int32)
         spoilt = 0.0
     top = tl.full((ROWS,), float("-inf"), tl.float32)
@@ -143,8 +150,8 @@ def attend_kernel(
                     scores = tl.dot(q1, tl.trans(k1), scores, input_precision=PRECISION)
             scores *= scale * LOG2E
             scores += score_bias(logits, first_slot + entry, kappa, seen, HAS_LOGITS)[None, :]
-            if HAS_POSITIONS:
-                visible = seen[None, :] & (tl.load(key_positions + key)[None, :] <= now[:, None])
+            if MASKED:
+                visible = visible_of(seen, key, now, key_positions, takers + first_slot + entry, HAS_POSITIONS, PACKED)
                 any_seen = tl.maximum(any_seen, tl.max(visible.to(tl.int32), 1))
                 scores = tl.where(visible, scores, float("-inf"))
             new_top = tl.maximum(top, tl.max(scores, 1))
@@ -155,19 +162,19 @@ def attend_kernel(
             top = new_top
             v0 = load_rows(v, v_offset, seen, 0, V0, V, WIDEN)
             acc0 = acc0 * keep[:, None]
-            if HAS_POSITIONS:
+            if MASKED:
                 spoilt = tl.maximum(spoilt, tl.max(tl.max(spoilt_values(v0).to(tl.float32), 1), 0))
                 v0 = only_finite(v0)
             acc0 = tl.dot(weights.to(v0.dtype), v0, acc0, input_precision=PRECISION)
             if V1 > 0:
                 v1 = load_rows(v, v_offset, seen, V0, V1, V, WIDEN)
                 acc1 = acc1 * keep[:, None]
-                if HAS_POSITIONS:
+                if MASKED:
                     spoilt = tl.maximum(spoilt, tl.max(tl.max(spoilt_values(v1).to(tl.float32), 1), 0))
                     v1 = only_finite(v1)
                 acc1 = tl.dot(weights.to(v1.dtype), v1, acc1, input_precision=PRECISION)
 
-    if HAS_POSITIONS:
+    if MASKED:
         if spoilt > 0:  # a value that is not finite reaches those that see its key, which 0 · ∞ would not tell apart
             for first_slot in range(0, kappa, SLOTS):
                 slot = first_slot + tl.arange(0, SLOTS)
@@ -179,7 +186,9 @@ def attend_kernel(
                     entry, key_place, seen = keys_at(column, width, chosen + first_slot, first, start, end, GROUP)
                     key = tl.load(member_order + tl.where(seen, key_place, 0)).to(tl.int32)
                     v_offset = offsets_of(key, v_row, WIDE)
-                    visible = seen[None, :] & (tl.load(key_positions + key)[None, :] <= now[:, None])
+                    visible = visible_of(
+                        seen, key, now, key_positions, takers + first_slot + entry, HAS_POSITIONS, PACKED
+                    )
                     v0 = spoilt_values(load_rows(v, v_offset, seen, 0, V0, V, WIDEN))
                     acc0 = tl.where(tl.dot(visible.to(v0.dtype), v0, input_precision=PRECISION) > 0, float("nan"), acc0)
                     if V1 > 0:
@@ -189,9 +198,11 @@ def attend_kernel(
                         )
 
     nothing = total == 0
-    if not HAS_POSITIONS:
+    if not MASKED:
         any_seen = tl.zeros((ROWS,), tl.int32) + columns
     total = tl.where(nothing, tl.where(any_seen > 0, float("nan"), 1.0), total)
+    if PACKED > 0:
+        total = tl.where(named_by(tl.load(takers), tl.arange(0, ROWS), SPOILT, PACKED), float("nan"), total)
     store_result(out, remainder, out_offset, inside, acc0 / total[:, None], 0, V0, V)
     if V1 > 0:
         store_result(out, remainder, out_offset, inside, acc1 / total[:, None], V0, V1, V)
@@ -238,6 +249,33 @@ def keys_at(column, width, chosen, first, start, stop, GROUP: tl.constexpr):
         return slot, group * GROUP + column % GROUP, group >= 0
     else:
         return find(column, first, start, stop)
+
+
+@triton.jit
+def now_of(positions, row, inside, HAS_POSITIONS: tl.constexpr):
+    """Where rows stand, if that matters."""
+    if HAS_POSITIONS:
+        return tl.load(positions + row, mask=inside, other=-(2**63))
+    else:
+        return row
+
+
+@triton.jit
+def visible_of(seen, key, now, key_positions, takers, HAS_POSITIONS: tl.constexpr, PACKED: tl.constexpr):
+    """(rows, columns) what each query sees: no key after it, and of a pack's list what its own cell named."""
+    visible = seen[None, :] & (tl.zeros(now.shape, tl.int32) == 0)[:, None]
+    if HAS_POSITIONS:
+        visible = visible & (tl.load(key_positions + key)[None, :] <= now[:, None])
+    if PACKED > 0:
+        bits = tl.load(takers, mask=seen, other=0)
+        visible = visible & named_by(bits[None, :], tl.arange(0, now.shape[0])[:, None], 0, PACKED)
+    return visible
+
+
+@triton.jit
+def named_by(bits, row, FIRST: tl.constexpr, PACKED: tl.constexpr):
+    """Whether the bits, from FIRST on, hold that of the cell (group) that a row of a pack belongs to."""
+    return ((bits >> (row // PACKED + FIRST)) & 1) == 1
 
 
 @triton.jit

@@ -14,9 +14,12 @@ from gpa_nd.engine.fused.attention_kernels import (
     elements_of,
     is_spoilt,
     keys_at,
+    named_by,
+    now_of,
     only_finite,
     queries_of,
     score_bias,
+    visible_of,
 )
 from gpa_nd.engine.fused.tables import (
     bounds,
@@ -42,6 +45,7 @@ def query_gradient_kernel(
     rests,
     grad_out,
     relevant,
+    takers,
     logits,
     query_positions,
     key_positions,
@@ -86,6 +90,7 @@ def query_gradient_kernel(
     CHUNK: tl.constexpr,
     HAS_LOGITS: tl.constexpr,
     HAS_POSITIONS: tl.constexpr,
+    PACKED: tl.constexpr,
     PRECISION: tl.constexpr,
     WIDEN: tl.constexpr,
     WIDE: tl.constexpr,
@@ -96,6 +101,7 @@ def query_gradient_kernel(
     there are logits, even that is too much for their gradient, and a first turn computes δ from the weights.
     """
     TURNS: tl.constexpr = 2 if HAS_LOGITS else 1
+    MASKED: tl.constexpr = HAS_POSITIONS or PACKED > 0
     ROUNDED: tl.constexpr = out.dtype.element_ty != tl.float32
     head = tl.program_id(0) // tiles
     tile = tl.program_id(0) % tiles
@@ -114,6 +120,7 @@ def query_gradient_kernel(
     rests += head.to(tl.int64) * n_q
     delta += head.to(tl.int64) * n_q
     chosen = relevant + (head.to(tl.int64) * cells + cell) * kappa
+    takers += (head.to(tl.int64) * cells + cell) * kappa
     if HAS_LOGITS:
         logits += (head.to(tl.int64) * cells + cell) * kappa
         grad_logits += (head.to(tl.int64) * tiles + tile) * kappa
@@ -142,8 +149,7 @@ def query_gradient_kernel(
                 own += row_products(grad_out, g_offset, remainder, out_offset, inside, V0, V1, V)
     top = tl.load(tops + row, mask=inside, other=float("inf"))
     rest = tl.load(rests + row, mask=inside, other=0.0)
-    if HAS_POSITIONS:
-        now = tl.load(query_positions + row, mask=inside, other=-(2**63))
+    now = now_of(query_positions, row, inside, HAS_POSITIONS)
     dq0 = tl.zeros((ROWS, C0), tl.float32)
     if C1 > 0:
         dq1 = tl.zeros((ROWS, C1), tl.float32)
@@ -186,8 +192,10 @@ def query_gradient_kernel(
                     d_scores = weights * d_weights
                 else:
                     d_scores = weights * (d_weights - own[:, None])
-                if HAS_POSITIONS:
-                    visible = seen[None, :] & (tl.load(key_positions + key)[None, :] <= now[:, None])
+                if MASKED:
+                    visible = visible_of(
+                        seen, key, now, key_positions, takers + first_slot + entry, HAS_POSITIONS, PACKED
+                    )
                     d_scores = tl.where(visible, d_scores, 0.0)
                 if turn < TURNS - 1:
                     own += tl.sum(d_scores, 1)
@@ -196,11 +204,11 @@ def query_gradient_kernel(
                         of_column = tl.sum(d_scores, 0)
                         mine = (entry[:, None] == tl.arange(0, SLOTS)[None, :]) & seen[:, None]
                         of_slots += tl.sum(tl.where(mine, of_column[:, None], 0.0), 0)
-                    if HAS_POSITIONS:
+                    if MASKED:
                         k0 = only_finite(k0)
                     dq0 = tl.dot(d_scores.to(k0.dtype), k0, dq0, input_precision=PRECISION)
                     if C1 > 0:
-                        if HAS_POSITIONS:
+                        if MASKED:
                             k1 = only_finite(k1)
                         dq1 = tl.dot(d_scores.to(k1.dtype), k1, dq1, input_precision=PRECISION)
             if HAS_LOGITS:
@@ -301,6 +309,7 @@ def key_gradient_kernel(
     member_order,
     member_offsets,
     entries,
+    takers,
     lists,
     group_of_slot,
     grad_k,
@@ -345,11 +354,13 @@ def key_gradient_kernel(
     CHUNK: tl.constexpr,
     HAS_LOGITS: tl.constexpr,
     HAS_POSITIONS: tl.constexpr,
+    PACKED: tl.constexpr,
     PRECISION: tl.constexpr,
     WIDEN: tl.constexpr,
     WIDE: tl.constexpr,
 ):
     """One program: dk and dv of one tile of one group's elements, from one share of the cells that chose the group."""
+    MASKED: tl.constexpr = HAS_POSITIONS or PACKED > 0
     head = tl.program_id(0) // slots
     start, stop, begin, end, tiles, shares, number = work_of(
         tl.program_id(0) % slots,
@@ -382,6 +393,7 @@ def key_gradient_kernel(
     delta += first_query_head * n_q
     before = head.to(tl.int64) * length
     entries += before
+    takers += before
     if HAS_LOGITS:
         logits += first_query_head * cells * kappa
     k_offset = offsets_of(key, k_row, WIDE)
@@ -446,8 +458,13 @@ def key_gradient_kernel(
             if HAS_LOGITS:
                 scores += tl.load(logits + name_of)[None, :] * LOG2E
             weights = tl.exp2(scores - top[None, :] - rest[None, :])
-            if HAS_POSITIONS:
-                visible = seen[None, :] & (then[:, None] <= tl.load(query_positions + query)[None, :])
+            if MASKED:
+                visible = seen[None, :] & real[:, None]
+                if HAS_POSITIONS:
+                    visible = visible & (then[:, None] <= tl.load(query_positions + query)[None, :])
+                if PACKED > 0:
+                    bits = tl.load(takers + block + entry)
+                    visible = visible & named_by(bits[None, :], tl.arange(0, KEYS)[:, None], 0, PACKED)
                 weights = tl.where(visible, weights, 0.0)
                 q0 = only_finite(q0)
                 if C1 > 0:
@@ -462,7 +479,7 @@ def key_gradient_kernel(
                 if V1 > 0:
                     d_weights = tl.dot(v1, tl.trans(g1), d_weights, input_precision=PRECISION)
             d_scores = weights * (d_weights - own[None, :])
-            if HAS_POSITIONS:
+            if MASKED:
                 d_scores = tl.where(visible, d_scores, 0.0)
             dk0 = tl.dot(d_scores.to(q0.dtype), q0, dk0, input_precision=PRECISION)
             if C1 > 0:

@@ -291,7 +291,8 @@ def cases() -> list[Case]:
     few += [Case(PIVOT, torch.float16), Case(PIVOT, c=17), Case(PIVOT, c_v=128), Case(PIVOT, key_heads=2)]
     for geometry in ("image G=4 cells of 4", "video G=64 cells of 512"):
         few += [Case(geometry, dtype, 256) for dtype in (torch.bfloat16, torch.float32)]
-    few += [Case("ragged graph", torch.float32, 128)]
+    few += [Case("ragged graph", torch.float32, 128), Case("points G=1 cells of 1", torch.float32)]
+    few += [Case("image G=4 cells of 4", extras="positions"), Case("image G=4 cells of 4", extras="logits")]
     few += [Case(PIVOT, extras=extras) for extras in ("logits", "positions", "ranges", "heads last")]
     return list(dict.fromkeys(few))
 
