@@ -68,6 +68,25 @@ def test_every_other_section_runs_and_keeps_what_the_checks_found(interpreted):
     assert "How much faster than dense attention" in run.stdout
 
 
+def test_every_configuration_of_the_kernels_is_tuned():
+    pytest.importorskip("triton", reason="the extra 'triton' is not installed")
+    from benchmarks.gpu import tuning
+    from gpa_nd.engine.fused import attention, selection  # noqa: F401  where it looks
+
+    names = {choose.__name__ for choose in tuning.choosers()}
+    assert names == {"tiles_for", "tile_of", "sum_tile_of", "pool_tile", "select_tile"}
+
+
+def test_of_two_phases_that_tuned_the_same_the_narrower_decides():
+    pytest.importorskip("triton", reason="the extra 'triton' is not installed")
+    from benchmarks.gpu import tuning
+
+    forward = {"phase": "phase 2, forward", "changed": {"tiles_for(forward)": {"rows": 32}}}
+    both = {"phase": "phase 2, with backward", "changed": {"tiles_for(forward)": {"rows": 16}, "x": {"warps": 2}}}
+    found = tuning.together([{"phases": [forward, both]}, {"error": "out of memory"}])
+    assert found == {"tiles_for(forward)": {"rows": 32}, "x": {"warps": 2}}
+
+
 class Wrong:
     """The torch backend in the place of the fused one, with an error of its own."""
 

@@ -41,6 +41,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="bfloat16 and the pivots alone, fewer repeats and rounds")
     parser.add_argument("--tune", action="store_true", help="also look for faster configurations")
     parser.add_argument("--tune-minutes", type=float, default=6.0, help="how long to look for them (default: 6)")
+    parser.add_argument("--keep", action="store_true", help="let gpa_nd choose on this GPU what tuning found")
     parser.add_argument(
         "--sections",
         help="some of build,check,time,tune; what others found before on the same machine is kept (default: the first "
@@ -208,6 +209,7 @@ class Session:
 
     def _tune(self) -> None:
         from benchmarks.gpu import tuning
+        from gpa_nd.engine.fused import tuned
 
         wanted = [(row, dtype) for row, dtype in self.to_time if row.name.startswith(TUNED) and dtype != torch.float16]
         each = 60 * self.options.tune_minutes / max(1, 3 * len(wanted))
@@ -216,6 +218,9 @@ class Session:
             wanted,
             lambda row, dtype: {"phases": tuning.tune(row, dtype, self.device, self.rounds, each)},
         )
+        if self.options.keep and (file := tuned.path()):
+            tuned.keep(file, self.machine["device"], tuning.together(self.found["tune"]))
+            print(f"kept in {file}", flush=True)
 
 
 if __name__ == "__main__":

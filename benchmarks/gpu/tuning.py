@@ -21,6 +21,7 @@ from torch import Tensor
 from benchmarks import measure
 from benchmarks.gpu.rows import Row, tokens
 from benchmarks.gpu.times import attend, in_place_of, select, short
+from gpa_nd.engine.fused import tuned
 from gpa_nd.engine.fused.launch import Chip
 
 GAIN = 0.98  # a change that takes more than this of the time before is noise
@@ -46,6 +47,15 @@ def tune(row: Row, dtype: torch.dtype, device: torch.device, rounds: int, each: 
     return [{"phase": phase, **_descend(run, device, rounds, time.monotonic() + each)} for phase, run in phases.items()]
 
 
+def together(rows: list[dict[str, Any]]) -> tuned.Found:
+    """What was found for all rows; where two phases of a row disagree, the first, which measures less besides."""
+    found: tuned.Found = {}
+    for row in rows:
+        for phase in reversed(row.get("phases", [])):
+            found |= phase.get("changed", {})
+    return found
+
+
 def choosers() -> list[Callable[..., Any]]:
     """All functions of the fused backend that return a configuration."""
     found = {}
@@ -69,13 +79,12 @@ def _returns_a_configuration(function: Callable[..., Any]) -> bool:
 
 def _descend(run: Callable[[], tuple[Tensor, ...]], device: torch.device, rounds: int, until: float) -> dict[str, Any]:
     """Change one number at a time, and keep what is faster."""
-    changes: dict[tuple[str, str], dict[str, int]] = {}
-    seen: dict[tuple[str, str], Any] = {}
+    changes: dict[str, dict[str, int]] = {}
+    seen: dict[str, Any] = {}
 
     def changed(chooser: Callable[..., Any]) -> Callable[..., Any]:
         def choose(*arguments: Any, **named: Any) -> Any:
-            words = [str(x) for x in (*arguments, *named.values()) if not isinstance(x, Chip)]
-            key = chooser.__name__, ", ".join(words)
+            key = tuned.name_of(chooser, (*arguments, *named.values()))
             seen[key] = replace(chooser(*arguments, **named), **changes.get(key, {}))
             return seen[key]
 
@@ -108,13 +117,15 @@ def _descend(run: Callable[[], tuple[Tensor, ...]], device: torch.device, rounds
             run()  # leaves in ``seen`` what the best changes choose
         except Exception as error:
             return {"before": before, "error": short(error)}
-    chosen = {f"{key[0]}({key[1]})": asdict(seen[key]) for key in seen if changes.get(key)}
+    chosen = {key: asdict(seen[key]) for key in seen if changes.get(key)}
     return {"before": before, "after": best, "tried": tried, "failed": failed, "changed": chosen}
 
 
 def _candidates(name: str, value: int) -> list[int]:
     if name == "stages":
         return [n for n in (1, 2, 3, 4) if n != value]
+    if name == "chunk":
+        return [n for n in (0, 16, 32, 64) if n != value]
     if name == "warps":
         return [n for n in (1, 2, 4, 8, 16) if n != value and value // 4 <= n <= 4 * value]
     return [2 * value, value // 2] if value > 1 else [2]

@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 
 from gpa_nd.engine.fused.launch import Chip
+from gpa_nd.engine.fused.tuned import tunable
 
 Kernel = Literal["forward", "query gradient", "key gradient"]
 
@@ -71,6 +72,7 @@ AMD: dict[tuple[Kernel, int], tuple[tuple[int, Tiles], ...]] = {
 }
 
 
+@tunable
 def tiles_for(kernel: Kernel, dtype: torch.dtype, widest: int, owned: int, masked: bool, chip: Chip) -> Tiles:
     """The tiles of a kernel.
 

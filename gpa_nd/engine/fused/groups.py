@@ -37,6 +37,11 @@ class Groups:
         return self.largest if self.largest * len(self) == len(self.order) else 0
 
     @property
+    def offsets_if_ragged(self) -> Tensor | None:
+        """The offsets, where sizes differ; where they do not, no kernel needs to read them."""
+        return None if self.size else self.offsets
+
+    @property
     def typical(self) -> int:
         """The size that a tile is made for: the largest, but not if most are far smaller."""
         return min(self.largest, -(-2 * len(self.order) // len(self)))

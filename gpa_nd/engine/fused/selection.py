@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from gpa_nd.engine.fused import selection_kernels as kernels
+from gpa_nd.engine.fused.groups import Groups
 from gpa_nd.engine.fused.launch import Chip, chip_of, launch
 from gpa_nd.engine.fused.selection_tiles import (
     PROGRAMS_PER_PROCESSOR,
@@ -67,9 +68,9 @@ def fused_select_keys(
     scale: float,
 ) -> Tensor:
     """:func:`select_keys` on the tensors of a layout; the largest sizes are known on the host."""
-    queries = _Parts(query_order, query_offsets, largest_query_group)
-    cells = _Parts(cell_order, cell_offsets, largest_cell)
-    groups = _Parts(key_order, key_offsets, largest_key_group)
+    queries = Groups(query_order, query_offsets, largest_query_group)
+    cells = Groups(cell_order, cell_offsets, largest_cell)
+    groups = Groups(key_order, key_offsets, largest_key_group)
     if max(len(queries), len(groups)) >= MOST_ROWS:
         raise ValueError(
             f"q, k: backend triton takes fewer than {MOST_ROWS} coarse queries and coarse keys, "
@@ -125,28 +126,6 @@ def _(
 
 
 @dataclass(frozen=True)
-class _Parts:
-    """A partition, as an op is given it."""
-
-    order: Tensor
-    offsets: Tensor
-    largest: int
-
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
-
-    @property
-    def uniform(self) -> bool:
-        """Whether all have the same size, so that no kernel needs to read the offsets."""
-        return self.largest * len(self) == len(self.order)
-
-    @property
-    def offsets_if_needed(self) -> Tensor | None:
-        """The offsets, where sizes differ."""
-        return None if self.uniform else self.offsets
-
-
-@dataclass(frozen=True)
 class _Scores:
     """The affinities of coarse queries, in the order of their cells, and coarse keys, which no tensor ever holds.
 
@@ -157,7 +136,7 @@ class _Scores:
     k_low: Float[Tensor, "h_k keys_stored stored"]
     keys: int
     channels: int
-    cells: _Parts
+    cells: Groups
     ranges: Int[Tensor, "m 2"] | None
     scale: float
     chip: Chip
@@ -210,7 +189,7 @@ class _Chunk:
     cells: int
 
 
-def _pool(x: Tensor, groups: _Parts, chip: Chip, stored: int, places: Tensor | None = None) -> Tensor:
+def _pool(x: Tensor, groups: Groups, chip: Chip, stored: int, places: Tensor | None = None) -> Tensor:
     """(B·H, stored, channels) means of groups: row i is group ``places[i]``, or i; zeros after the last."""
     batch, heads, _, c = x.shape
     if x.stride(-1) != 1:
@@ -221,7 +200,7 @@ def _pool(x: Tensor, groups: _Parts, chip: Chip, stored: int, places: Tensor | N
     launch(
         kernels.pool,
         (batch * heads * _ceil_div(stored, tile.groups),),
-        *(x, groups.order, groups.offsets_if_needed, places, low),
+        *(x, groups.order, groups.offsets_if_ragged, places, low),
         *(heads, len(groups), stored, groups.largest),
         *x.stride()[:3],
         CHANNELS=c,
@@ -279,7 +258,7 @@ def _cell_sums(scores: _Scores, tile: Tile, chunk: _Chunk, lse: Tensor | None, s
     launch(
         kernels.cell_sums,
         (programs * key_splits,),
-        *(scores.q_low, scores.k_low, lse, cells.offsets_if_needed, scores.ranges, sums, maxima),
+        *(scores.q_low, scores.k_low, lse, cells.offsets_if_ragged, scores.ranges, sums, maxima),
         *(*shape, *where, splits, scale, cells.largest, key_splits, per_split),
         SLOTS=slots,
         **scores.constants(tile),

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from gpa_nd.engine.fused.launch import Chip
+from gpa_nd.engine.fused.tuned import tunable
 
 SUMS_AT_ONCE = 2**24  # float32 sums held at a time: 64 MB
 POOLED_AT_ONCE = 256  # sums in a program of the pool kernel
@@ -69,6 +70,7 @@ TILES: dict[tuple[str, int], tuple[tuple[int, Tile], ...]] = {
 }
 
 
+@tunable
 def tile_of(channels: int, dtype: torch.dtype, chip: Chip) -> Tile:
     """The tile of coarse queries and coarse keys for heads of so many channels."""
     name = chip.name
@@ -77,6 +79,7 @@ def tile_of(channels: int, dtype: torch.dtype, chip: Chip) -> Tile:
     return next(tile for at_most, tile in TILES[name, dtype.itemsize] if channels <= at_most)
 
 
+@tunable
 def sum_tile_of(tile: Tile, largest: int, keys: int) -> Tile:
     """The tile for sums over cells of at most ``largest`` coarse queries, several of which may share it.
 
@@ -106,12 +109,14 @@ def channel_parts(c: int, at_most: int = 256) -> tuple[int, int]:
     return main, rest
 
 
+@tunable
 def pool_tile(channels: int, largest: int) -> PoolTile:
     """For groups of at most ``largest`` elements."""
     width = power_of_two(channels)
     return PoolTile(max(1, POOLED_AT_ONCE // width), min(8, power_of_two(largest)), width, 1)
 
 
+@tunable
 def select_tile(tiles: int) -> SelectTile:
     """For so many tiles of keys."""
     in_block = 1

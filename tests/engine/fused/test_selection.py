@@ -12,6 +12,7 @@ pytest.importorskip("triton")
 from gpa_nd import Layout, Partition
 from gpa_nd.engine import reference
 from gpa_nd.engine.fused import selection, selection_tiles
+from gpa_nd.engine.fused.groups import Groups
 from gpa_nd.engine.fused.launch import Chip
 from gpa_nd.engine.fused.selection_tiles import Tile, channel_parts, pool_tile, select_tile, sum_tile_of, tile_of
 
@@ -132,7 +133,7 @@ def test_groups_of_any_sizes_are_pooled_as_the_reference_pools(sizes, dtype):
 
 
 def pooled(x, groups, stored):
-    parts = selection._Parts(groups.order.to(DEVICE), groups.offsets.to(DEVICE), groups.largest)
+    parts = Groups(groups.order.to(DEVICE), groups.offsets.to(DEVICE), groups.largest)
     return selection._pool(x.to(DEVICE), parts, selection.chip_of(torch.device(DEVICE)), stored).cpu()
 
 
