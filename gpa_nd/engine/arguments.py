@@ -112,12 +112,12 @@ def check_relevant(relevant: Tensor, logits: Tensor | None, q: Tensor, layout: L
         raise ValueError(f"relevant: expected shape {expected} and the selected keys, got {tuple(relevant.shape)}")
     if relevant.device != q.device:
         raise ValueError(f"relevant: expected it on {q.device}, where q is, got {relevant.device}")
-    known = not torch.compiler.is_compiling()  # compiled code cannot look at values
-    if known and relevant.numel() and not (-2 <= int(relevant.min()) and int(relevant.max()) < len(layout.members)):
-        raise ValueError(
-            f"relevant: expected coarse keys 0 … {len(layout.members) - 1}, −1 or −2, got {int(relevant.min())} … "
-            f"{int(relevant.max())}"
-        )
+    if relevant.numel() and not torch.compiler.is_compiling():  # compiled code cannot look at values
+        least, most = torch.stack(relevant.aminmax()).tolist()  # waits for a GPU once
+        if least < -2 or most >= len(layout.members):
+            raise ValueError(
+                f"relevant: expected coarse keys 0 … {len(layout.members) - 1}, −1 or −2, got {least} … {most}"
+            )
     if logits is None:
         return
     if not isinstance(logits, Tensor) or not logits.is_floating_point():
