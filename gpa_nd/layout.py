@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property
+from copy import copy
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Int
@@ -29,6 +29,7 @@ class Layout:
         key_members: the elements that Phase 2 gathers for each coarse key (line 15): n_k' disjoint lists, which may
             leave elements out. ``key_groups`` by default.
         key_ranges: (m, 2) int64, the coarse keys ``start … end − 1`` that each cell may see; all of them by default.
+        fine_cells: the cells of queries at full resolution, J^(l) = U_d(J'^(l)) (Definition 5, line 13).
 
     Raises:
         TypeError: an argument is not a :class:`Partition`, or ``key_ranges`` is not an integer tensor.
@@ -48,6 +49,7 @@ class Layout:
     key_groups: Partition
     key_members: Partition | None = None
     key_ranges: Int[Tensor, "m 2"] | None = None
+    fine_cells: Partition = field(init=False)
 
     def __post_init__(self) -> None:
         for name in ("query_groups", "query_cells", "key_groups", "key_members"):
@@ -71,6 +73,7 @@ class Layout:
         tensors = (*(part.order for part in parts), self.key_ranges)
         if len(devices := {str(t.device) for t in tensors if t is not None}) > 1:
             raise ValueError(f"layout: expected all of its parts on one device, got {' and '.join(sorted(devices))}")
+        self.fine_cells = self.query_groups.then(self.query_cells)
 
     def __repr__(self) -> str:
         q, cells, k = self.query_groups, self.query_cells, self.key_groups
@@ -89,21 +92,12 @@ class Layout:
         """The elements under each coarse key that Phase 2 gathers, ``key_members`` or else ``key_groups``."""
         return self.key_groups if self.key_members is None else self.key_members
 
-    @cached_property
-    def fine_cells(self) -> Partition:
-        """The cells of queries at full resolution, J^(l) = U_d(J'^(l)) (Definition 5, line 13)."""
-        return self.query_groups.then(self.query_cells)
-
     def to(self, device: torch.device | str) -> Layout:
         """The same layout with its tensors on ``device``."""
-        moved = Layout(
-            self.query_groups.to(device),
-            self.query_cells.to(device),
-            self.key_groups.to(device),
-            None if self.key_members is None else self.key_members.to(device),
-            None if self.key_ranges is None else self.key_ranges.to(device),
-        )
-        moved.fine_cells = self.fine_cells.to(device)
+        moved = copy(self)
+        for name, part in vars(self).items():
+            if part is not None:
+                setattr(moved, name, part.to(device))
         return moved
 
     def _check_members(self, members: Partition) -> None:

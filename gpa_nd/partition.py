@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
@@ -34,6 +34,9 @@ class Partition:
         host_offsets: ``offsets`` on the CPU, so that no call has to wait for a GPU.
         covers: False if the cells leave elements out, as the members of :class:`~gpa_nd.Layout` may. Such a partition
             has no :attr:`labels` and no :meth:`join`.
+        largest: the number of elements in the largest cell; 0 where there is no cell.
+
+    Its values never change. It is not a frozen dataclass, because compilers cannot trace one's properties.
 
     Example:
         >>> import torch
@@ -48,6 +51,10 @@ class Partition:
     offsets: Int[Tensor, " m_plus_1"]
     host_offsets: Int[Tensor, " m_plus_1"]
     covers: bool = True
+    largest: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.largest = int(self.host_offsets.diff().max()) if len(self) else 0
 
     @classmethod
     @lasting()
@@ -97,11 +104,6 @@ class Partition:
         """n, the number of elements in all cells together."""
         return len(self.order)
 
-    @cached_property
-    def largest(self) -> int:
-        """The number of elements in the largest cell, known on the host; 0 where there is no cell."""
-        return int(self.host_offsets.diff().max()) if len(self) else 0
-
     @property
     def uniform(self) -> bool:
         """Whether all cells have the same number of elements, known on the host."""
@@ -149,12 +151,18 @@ class Partition:
         return Partition(self.order.to(device), self.offsets.to(device), self.host_offsets, self.covers)
 
     def tensors(self) -> list[Tensor]:
-        """What PyTorch's operators take instead of a partition; :meth:`from_tensors` makes one of them again."""
+        """What PyTorch's operators take instead of a partition; :meth:`from_tensors` makes one of them again.
+
+        Example:
+            >>> p = Partition.from_labels(torch.tensor([1, 0, 1]))
+            >>> Partition.from_tensors(p.tensors()).order.tolist()
+            [1, 0, 2]
+        """
         return [self.order, self.offsets, self.host_offsets]
 
     @classmethod
     def from_tensors(cls, tensors: Sequence[Tensor]) -> Partition:
-        """The partition whose :meth:`tensors` these are."""
+        """The partition whose :meth:`tensors` these are, or its cells if it leaves elements out."""
         order, offsets, host_offsets = tensors
         return cls(order, offsets, host_offsets)
 

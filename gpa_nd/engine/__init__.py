@@ -8,7 +8,13 @@ from torch import Tensor
 
 from gpa_nd.checks import check_int
 from gpa_nd.engine import blocked  # registers operators, which a program that was exported looks for
-from gpa_nd.engine.arguments import check_choices, check_positions, check_relevant, check_tokens
+from gpa_nd.engine.arguments import (
+    check_choices,
+    check_no_tangents,
+    check_positions,
+    check_relevant,
+    check_tokens,
+)
 from gpa_nd.engine.choice import Affinity, Backend, choose
 from gpa_nd.engine.precision import own_precision
 from gpa_nd.layout import Layout
@@ -87,10 +93,12 @@ def attend(
         layout: who belongs to whom.
         relevant: (B, H, m, r) int64 coarse keys of each cell, as from :func:`select_keys`; −1 names none, −2 makes the
             cell NaN.
-        logits: (B, H, m, r) added to the scores of all elements under each selected coarse key; differentiable. The way
-            in for a selection that learns, a coarse prior or a position bias. −∞ removes the key. Not broadcast.
+        logits: (B, H, m, r) of any floating point dtype, added to the scores of all elements under each selected coarse
+            key; differentiable. The way in for a selection that learns, a coarse prior or a position bias. −∞ removes
+            the key. Not broadcast.
         positions: int64 (n_q,) of the queries and (n_k,) of the keys: a query sees a selected key only if the key's
-            position is not greater than its own.
+            position is not greater than its own. Phase 1 does not know them: :attr:`Layout.key_ranges` keeps it from
+            selecting what nobody in a cell may see.
         scale: factor of the affinity; 1/√c by default.
         affinity: ``"dot"`` (q·k · scale) or ``"euclidean"`` (−|q − k|² · scale).
         enable_gqa: k and v may have fewer heads than q: as many neighbouring heads of q share one as there are more.
@@ -102,6 +110,7 @@ def attend(
     Raises:
         TypeError: an argument of the wrong type, or mixed dtypes.
         ValueError: shapes, devices or sizes that do not fit, an unknown affinity or backend.
+        NotImplementedError: forward-mode or second derivatives, which only the reference has.
 
     Example:
         >>> import torch
@@ -169,7 +178,7 @@ def gpa_attention(
     check_int("kappa", kappa, at_least=1)
     check_choices(scale, affinity, backend)
     sees_all = kappa >= len(layout.key_groups) and layout.members.covers and layout.key_ranges is None
-    if backend == "auto" and affinity == "dot" and sees_all and q.shape[:-1].numel():
+    if backend == "auto" and affinity == "dot" and sees_all and not _is_empty(q):
         with own_precision(q):
             return blocked.dense(q, k, v, _scale(scale, q))
     relevant = _select_keys(q, k, layout, kappa, scale, affinity, backend)
@@ -179,21 +188,22 @@ def gpa_attention(
 def _select_keys(
     q: Tensor, k: Tensor, layout: Layout, kappa: int, scale: float | None, affinity: Affinity, backend: Backend
 ) -> Tensor:
-    if not q.shape[:-1].numel():
+    chosen, scale = choose(backend, (q, k), affinity), _scale(scale, q)
+    if _is_empty(q):
         shape = (*q.shape[:2], len(layout.query_cells), min(kappa, len(layout.key_groups)))
         return torch.empty(shape, dtype=torch.int64, device=q.device)
-    match choose(backend, (q, k), affinity):
+    match chosen:
         case "reference":
             from gpa_nd.engine import reference
 
             with own_precision(q):
-                return reference.select_keys(q, k, layout, kappa, _scale(scale, q), affinity)
+                return reference.select_keys(q, k, layout, kappa, scale, affinity)
         case "torch":
-            return blocked.select_keys(q, k, layout, kappa, _scale(scale, q), affinity)
+            return blocked.select_keys(q, k, layout, kappa, scale, affinity)
         case "triton":
             from gpa_nd.engine import fused
 
-            return fused.select_keys(q, k, layout, kappa, _scale(scale, q))
+            return fused.select_keys(q, k, layout, kappa, scale)
 
 
 def _attend(
@@ -208,20 +218,28 @@ def _attend(
     affinity: Affinity,
     backend: Backend,
 ) -> Tensor:
-    if not q.shape[:-1].numel():  # empty, but a part of the graph that gradients go through
-        return q.new_zeros(*q.shape[:3], v.shape[-1]) + 0 * (q.sum() + k.sum() + v.sum())
-    match choose(backend, (q, k, v), affinity):
+    inputs = (q, k, v) if logits is None else (q, k, v, logits)
+    chosen, scale = choose(backend, (q, k, v), affinity), _scale(scale, q)
+    if _is_empty(q):  # but a part of the graph that gradients go through
+        return q.new_zeros(*q.shape[:3], v.shape[-1]) + 0 * sum(x.sum().to(q.dtype) for x in inputs)
+    if chosen != "reference":
+        check_no_tangents(chosen, inputs)
+    match chosen:
         case "reference":
             from gpa_nd.engine import reference
 
             with own_precision(q):
-                return reference.attend(q, k, v, layout, relevant, logits, positions, _scale(scale, q), affinity)
+                return reference.attend(q, k, v, layout, relevant, logits, positions, scale, affinity)
         case "torch":
-            return blocked.attend(q, k, v, layout, relevant, logits, positions, _scale(scale, q), affinity)
+            return blocked.attend(q, k, v, layout, relevant, logits, positions, scale, affinity)
         case "triton":
             from gpa_nd.engine import fused
 
-            return fused.attend(q, k, v, layout, relevant, logits, _scale(scale, q), *(positions or (None, None)))
+            return fused.attend(q, k, v, layout, relevant, logits, scale, *(positions or (None, None)))
+
+
+def _is_empty(q: Tensor) -> bool:
+    return 0 in q.shape[:-1]
 
 
 def _scale(scale: float | None, q: Tensor) -> float:

@@ -6,6 +6,7 @@ import math
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from gpa_nd.checks import check_tensor
 from gpa_nd.layout import Layout
@@ -148,3 +149,15 @@ def check_positions(positions: tuple[Tensor, Tensor] | None, layout: Layout) -> 
             raise ValueError(f"positions: expected shape ({groups.num_elements},) for the {name}, got {tuple(x.shape)}")
         if x.device != layout.device:
             raise ValueError(f"positions: expected those of the {name} on {layout.device}, got {x.device}")
+
+
+def check_no_tangents(backend: str, tensors: tuple[Tensor, ...]) -> None:
+    """Forward-mode derivatives, which an operator without them would take for zero.
+
+    Raises:
+        NotImplementedError: a tensor carries a tangent.
+    """
+    if torch.compiler.is_compiling():
+        return
+    if any(forward_ad.unpack_dual(x).tangent is not None for x in tensors):
+        raise NotImplementedError(f"backend {backend!r} has no forward-mode derivatives; backend='reference' has them")

@@ -36,9 +36,9 @@ def why_not_triton(tensors: tuple[Tensor, ...], affinity: Affinity) -> str | Non
     if affinity != "dot":
         return f"it computes affinity='dot' only, and got {affinity!r}"
     if x.dtype not in (torch.float16, torch.bfloat16, torch.float32):
-        return f"it computes float16, bfloat16 and float32, and got {x.dtype}: GPUs have no fast float64"
-    if bad := [t.shape[-1] for t in tensors if not 16 <= t.shape[-1] <= 256]:
-        return f"its kernels take 16 … 256 channels, and got {bad[0]}"
+        return f"it computes float16, bfloat16 and float32, and got {x.dtype}: its kernels add up in float32"
+    if bad := [t.shape[-1] for t in tensors if t.shape[-1] > 256]:
+        return f"its kernels take up to 256 channels, and got {bad[0]}"
     return _why_not_device(x.device)
 
 
@@ -50,7 +50,7 @@ def _why_not_device(device: torch.device) -> str | None:
     if launch.interpreted():
         return None
     if device.type != "cuda":
-        return f"it needs a GPU of CUDA or ROCm (or TRITON_INTERPRET=1, to test it), and the tensors are on {device}"
+        return f"it needs a GPU of CUDA or ROCm (or TRITON_INTERPRET=1 set before Python starts, to test it), and the tensors are on {device}"
     return launch.why_not_chip(device)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import index
 from types import SimpleNamespace
 
 import torch
@@ -127,8 +128,9 @@ class GPA(nn.Module):
             ValueError: shapes that do not fit one another or the operators.
         """
         check_structured({"q": q, "k": k, "v": v}, self.enable_gqa)
-        query_shape = q.shape[2:-1]
-        layout = self.layout(query_shape, k.shape[2:-1], q.device)
+        # A layout belongs to these numbers: a compiler must take them for constants.
+        query_shape, key_shape = (tuple(index(n) for n in x.shape[2:-1]) for x in (q, k))
+        layout = self.layout(query_shape, key_shape, q.device)
         q, k, v = (x.flatten(2, -2) for x in (q, k, v))
         out = gpa_attention(
             q,
@@ -171,10 +173,8 @@ class GPA(nn.Module):
                 f"{operator}: does not fit queries of shape {query_shape} and keys of shape {key_shape}, which are the "
                 f"axes of q and k between (batch, heads) and channels: {error}"
             ) from error
-        fine_cells = query_groups.then(query_cells.to(query_groups.order.device))
-        layout = Layout(query_groups.to(device), query_cells.to(device), key_groups.to(device), key_members.to(device))
-        layout.fine_cells = fine_cells.to(device)
-        return layout
+        here = query_groups.order.device
+        return Layout(query_groups, query_cells.to(here), key_groups.to(here), key_members.to(here)).to(device)
 
 
 def _check_operator(name: str, operator: object, kind: type) -> None:

@@ -27,9 +27,9 @@ relevant = torch.zeros(1, 1, 2, 3, dtype=torch.int64)
         (lambda: select_keys(q, k, layout, kappa=1, affinity="l1"), ValueError, "affinity: expected one of"),
         (lambda: select_keys(q, k, layout, kappa=1, backend="numpy"), ValueError, "backend: expected one of"),
         (
-            lambda: select_keys(q, k, layout, kappa=1, backend="triton"),
+            lambda: select_keys(q.double(), k.double(), layout, kappa=1, backend="triton"),
             ValueError,
-            "'triton' cannot run: its kernels take 16 … 256 channels, and got 4; 'torch'",
+            "'triton' cannot run: it computes float16, bfloat16 and float32, and got torch.float64: its kernels",
         ),
         (
             lambda: select_keys(q, k, layout, kappa=1, scale=True),

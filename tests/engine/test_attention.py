@@ -176,6 +176,32 @@ def test_an_empty_batch_takes_part_in_training(backend):
     assert all(x.grad.shape == x.shape for x in inputs)
 
 
+def test_logits_of_an_empty_batch_take_part_in_training(backend):
+    layout = gpa_nd.audio(downsample=2, cells=3, kappa=1).layout((12,), (12,))
+    q, k, v = torch.randn(3, 0, 1, 12, 4)
+    logits = torch.zeros(0, 1, 3, 2, requires_grad=True)
+    attend(q, k, v, layout, logits.detach().long(), logits=logits, backend=backend).sum().backward()
+    assert logits.grad.shape == logits.shape
+
+
+def test_logits_of_no_keys_at_all(backend):
+    layout = gpa_nd.audio(downsample=2, cells=3, kappa=1).layout((12,), (12,))
+    inputs = [torch.randn(1, 1, 12, 4, requires_grad=True) for _ in range(3)]
+    logits = torch.zeros(1, 1, 3, 0, requires_grad=True)
+    out = attend(*inputs, layout, logits.detach().long(), logits=logits, backend=backend)
+    assert (out == 0).all()
+    out.sum().backward()
+    assert logits.grad.shape == logits.shape
+    assert all((x.grad == 0).all() for x in inputs)
+
+
+def test_an_empty_batch_does_not_hide_that_a_backend_cannot_run():
+    layout = gpa_nd.audio(downsample=2, cells=3, kappa=1).layout((12,), (12,))
+    q, k, v = torch.randn(3, 0, 1, 12, 16, dtype=torch.float64)
+    with pytest.raises(ValueError, match="'triton' cannot run: it computes float16, bfloat16 and float32"):
+        gpa_nd.gpa_attention(q, k, v, layout, kappa=2, backend="triton")
+
+
 def test_no_queries_give_an_empty_result(backend):
     gpa = gpa_nd.image(downsample=2, cells=2, kappa=1, backend=backend)
     k = torch.randn(1, 1, 4, 4, 3)

@@ -1,6 +1,7 @@
 """The engine as PyTorch sees it: operators that can be compiled, exported and derived, and that keep nothing."""
 
 import io
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -10,7 +11,14 @@ from gpa_nd import GPA, attend, gpa_attention, select_keys
 from gpa_nd.ops import GridDownsampler
 from gpa_nd.partitioners import GridPartitioner
 
-FAST = ("torch",)
+FAST = [
+    "torch",
+    pytest.param("triton", marks=pytest.mark.skipif(find_spec("triton") is None, reason="needs the extra 'triton'")),
+]
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*encountered:RuntimeWarning"),  # numpy, under Triton's interpreter
+    pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning"),  # torch.func.jvp itself
+]
 
 
 def image(**settings):
@@ -48,37 +56,47 @@ def test_operators_keep_what_they_promise_to_pytorch(settings):
 @pytest.mark.parametrize("backend", FAST)
 def test_compiled_without_a_break_and_without_a_difference(backend):
     torch.compiler.reset()
-    gpa, inputs = image(backend=backend), [x.requires_grad_() for x in tokens(dtype=torch.float32)]
+    gpa = image(backend=backend)
     compiled = torch.compile(gpa, fullgraph=True, backend="aot_eager")
-    results = []
-    for run in (gpa, compiled):
-        out = run(*inputs)
-        results.append((out, *torch.autograd.grad(out.square().sum(), inputs)))
-    assert all(a.equal(b) for a, b in zip(*results, strict=True))
+    for shape in ((10, 13), (11, 14), (10, 13), (12, 15)):  # the compiled one is the first to see each
+        inputs = [x.requires_grad_() for x in tokens(dtype=torch.float32, shape=shape)]
+        results = []
+        for run in (compiled, gpa):
+            out = run(*inputs)
+            results.append((out, *torch.autograd.grad(out.square().sum(), inputs)))
+        assert all(a.equal(b) for a, b in zip(*results, strict=True))
     with torch.compiler.set_stance("fail_on_recompile"):
-        assert compiled(*inputs).equal(results[0][0])
+        assert compiled(*inputs).equal(results[1][0])
 
 
-def test_a_compiled_function_may_close_over_its_layout():
+@pytest.mark.parametrize("backend", FAST)
+def test_a_compiled_function_may_close_over_a_layout_that_nobody_used(backend):
     torch.compiler.reset()
-    layout, (q, k, v) = image().layout((10, 13), (10, 13)), flat(tokens())
-    relevant = select_keys(q, k, layout, kappa=2)
+    made, (q, k, v) = image().layout((10, 13), (10, 13)), flat(tokens(dtype=torch.float32))
+    layout = gpa_nd.Layout(made.query_groups, made.query_cells, made.key_groups)
+    relevant = select_keys(q, k, made, kappa=2)
     logits = torch.randn(relevant.shape, dtype=q.dtype)
 
     def run(q, k, v):
-        return gpa_attention(q, k, v, layout, kappa=2) + attend(q, k, v, layout, relevant, logits=logits)
+        out = attend(q, k, v, layout, relevant, logits=logits, backend=backend)
+        return out + gpa_attention(q, k, v, layout, kappa=2, backend=backend)
 
     assert torch.compile(run, fullgraph=True, backend="eager")(q, k, v).equal(run(q, k, v))
 
 
 @pytest.mark.parametrize("strict", [False, True])
-def test_exported_saved_and_loaded_it_gives_the_same(strict):
-    gpa, (q, k, v) = image(), tokens(dtype=torch.float32)
+@pytest.mark.parametrize("backend", FAST)
+def test_exported_saved_and_loaded_it_gives_the_same_for_any_batch(backend, strict):
+    gpa, (q, k, v) = image(backend=backend), tokens(dtype=torch.float32)
+    batch = ({0: torch.export.Dim("batch")},) * 3
     file = io.BytesIO()
-    torch.export.save(torch.export.export(gpa, (q, k, v), strict=strict), file)
+    torch.export.save(torch.export.export(gpa, (q, k, v), dynamic_shapes=batch, strict=strict), file)
     file.seek(0)
-    assert torch.export.load(file).module()(q, k, v).equal(gpa(q, k, v))
-    assert image()(q, k, v).equal(gpa(q, k, v))  # and nothing that was traced is left behind
+    run = torch.export.load(file).module()
+    assert run(q, k, v).equal(gpa(q, k, v))
+    assert image(backend=backend)(q, k, v).equal(gpa(q, k, v))  # and nothing that was traced is left behind
+    more = [torch.cat([x, x.flip(0), x]) for x in (q, k, v)]
+    assert run(*more).equal(gpa(*more))
 
 
 def test_shapes_are_known_without_data():
@@ -108,6 +126,26 @@ def test_second_derivatives_are_refused_with_the_backend_that_has_them(backend):
     (grad,) = torch.autograd.grad(image(backend=backend)(q, k, v).square().sum(), q, create_graph=True)
     with pytest.raises(NotImplementedError, match="no second derivatives; backend='reference' has them"):
         grad.sum().backward()
+
+
+@pytest.mark.parametrize("backend", FAST)
+@pytest.mark.parametrize("which", range(3))
+def test_forward_mode_derivatives_are_refused_and_not_zero(backend, which):
+    inputs = tokens(dtype=torch.float32)
+
+    def run(x):
+        return image(backend=backend)(*inputs[:which], x, *inputs[which + 1 :])
+
+    with pytest.raises(NotImplementedError, match="no forward-mode derivatives; backend='reference' has them"):
+        torch.func.jvp(run, (inputs[which],), (torch.ones_like(inputs[which]),))
+
+
+def test_the_reference_has_forward_mode_derivatives():
+    inputs = tokens()
+    _, tangent = torch.func.jvp(image(backend="reference"), tuple(inputs), tuple(torch.ones_like(x) for x in inputs))
+    step = 1e-6
+    moved = [image(backend="reference")(*(x + sign * step for x in inputs)) for sign in (1, -1)]
+    assert ((moved[0] - moved[1]) / (2 * step) - tangent).abs().max() < 1e-6
 
 
 @pytest.mark.parametrize("affinity", ["dot", "euclidean"])

@@ -43,7 +43,12 @@ class CellBlocks:
 
     def __init__(self, partition: Partition, limit: int, per_element: int, per_cell: int = 0, heads: int = 1) -> None:
         self.partition, self.heads = partition, heads
-        sizes, self.by_size = partition.host_offsets.diff().sort(descending=True, stable=True)
+        sizes = partition.host_offsets.diff()
+        if partition.uniform:
+            self.by_size = torch.arange(len(partition), device=partition.order.device)
+        else:
+            sizes = sizes.sort(descending=True).values
+            self.by_size = partition.sizes.sort(descending=True, stable=True).indices
         self.spans: list[tuple[int, int, int]] = []
         start, ascending = 0, -sizes
         while start < len(partition) * heads:
@@ -57,7 +62,7 @@ class CellBlocks:
         """The blocks, on the device of the partition."""
         part = self.partition
         device = part.order.device
-        all_cells = self.by_size.to(device).repeat_interleave(self.heads)
+        all_cells = self.by_size.repeat_interleave(self.heads)
         all_heads = torch.arange(self.heads, device=device).repeat(len(part))
         for start, stop, size in self.spans:
             heads, cells = all_heads[start:stop], all_cells[start:stop]
@@ -70,7 +75,7 @@ class CellBlocks:
     def join_cells(self, blocks: Sequence[Shaped[Tensor, "h _c r"]]) -> Shaped[Tensor, "h m r"]:
         """One row per cell of one head, computed block by block, in the order of the cells."""
         rows = torch.cat(tuple(blocks), dim=1)
-        return rows if self.partition.uniform else rows.index_select(1, self.by_size.argsort().to(rows.device))
+        return rows if self.partition.uniform else rows.index_select(1, self.by_size.argsort())
 
 
 class Scratch:

@@ -79,7 +79,8 @@ class Phase2:
         sharing = q.shape[1] // k.shape[1]  # query heads that read the same head of k and v
         self.first_query, self.first_key = heads * q.shape[2], heads // sharing * k.shape[2]
         self.q, self.k, self.v = (x.reshape(-1, x.shape[-1]) for x in (q, k, v))
-        self.relevant, self.logits = relevant.flatten(0, 1), None if logits is None else logits.flatten(0, 1)
+        self.relevant = relevant.flatten(0, 1)
+        self.logits = None if logits is None else logits.flatten(0, 1)
         self.query_positions, self.key_positions = query_positions, key_positions
         self.scale, self.affinity = scale, affinity
         spoilt = (self.relevant == -2).any(-1)
@@ -133,7 +134,7 @@ class Phase2:
                 dq.index_copy_(0, queries.row.flatten(), dq_rows.mul_(self.scale).flatten(0, 1).to(dq.dtype))
             add_rows(dk, keys.row.flatten(), dk_rows.flatten(0, 1))
             add_rows(dv, keys.row.flatten(), dv_rows.flatten(0, 1))
-            if self.logits is not None:
+            if keys.bias is not None:
                 entry = (block.heads * len(self.cells) + block.cells)[:, None] * self.relevant.shape[-1] + keys.slot
                 add_rows(dlogits, entry.flatten(), dbias.view(-1, 1))
         of_q, of_k, of_v = (
@@ -165,7 +166,7 @@ class Phase2:
         if seen is not None and possible(nothing := ~seen.any(-1, keepdim=True)):
             k.masked_fill_(nothing, 0), v.masked_fill_(nothing, 0)
         bias = None
-        if self.logits is not None:
+        if self.logits is not None and self.logits.shape[-1]:
             bias = self.logits[block.heads, block.cells].to(self.dtype).gather(-1, slot)[:, None]
         position = None if self.key_positions is None else self.key_positions[element][:, None]
         return Keys(row, slot, seen, k, v, bias, position)

@@ -131,11 +131,14 @@ def _most_relevant(sums: Tensor, hidden: Tensor | None, kappa: int) -> Int[Tenso
         sums.masked_fill_(hidden, -1)
     unrankable = sums.sum(-1, keepdim=True).isnan()
     kappa = min(kappa, sums.shape[-1])
-    value, index = sums.topk(min(kappa + 1, sums.shape[-1]), dim=-1)
-    tied = (value[..., 1:] == value[..., :-1]).any(-1)  # topk orders equal sums as it likes
-    if bool(tied.any()):
-        ranked = sums[tied].sort(dim=-1, descending=True, stable=True)
-        value[tied], index[tied] = (x[..., : value.shape[-1]] for x in ranked)
+    if sums.device.type != "cpu":  # where looking for ties would wait for the device
+        value, index = sums.sort(dim=-1, descending=True, stable=True)
+    else:
+        value, index = sums.topk(min(kappa + 1, sums.shape[-1]), dim=-1)
+        tied = (value[..., 1:] == value[..., :-1]).any(-1)  # topk orders equal sums as it likes
+        if bool(tied.any()):
+            ranked = sums[tied].sort(dim=-1, descending=True, stable=True)
+            value[tied], index[tied] = (x[..., : value.shape[-1]] for x in ranked)
     return index.masked_fill(value < 0, -1).masked_fill(unrankable, -2)[..., :kappa]
 
 

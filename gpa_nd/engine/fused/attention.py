@@ -85,6 +85,7 @@ def fused_attend(
     cells = Groups(cell_order, cell_offsets, largest_cell)
     members = Groups(member_order, member_offsets, largest_group)
     call = Call(chip_of(q.device), q, k, v, logits, query_positions, key_positions, scale, wide=(q, k, v, out))
+    check_reach(q, k, relevant)
     cells, relevant, takers = packed_cells(cells, relevant, logits)
     tiles = call.tiles("forward", cells)
     count, cell_of_tile = cells.tiles(tiles.rows)
@@ -309,7 +310,7 @@ def key_gradient(
     lists = turned_round(relevant, len(members), key_heads, pack)
     members = members.pack(pack)
     tiles = call.tiles("key gradient", members)
-    per_slot = entries_per_slot(cells.typical)
+    per_slot = entries_per_slot(cells.typical, lists.length, len(members))
     slots, group_of_slot = members.shares(tiles.rows, lists, per_slot)
     part_keys, part_slots = min(tiles.rows, members.largest), 2 * lists.length // per_slot
     width = q.shape[-1] + v.shape[-1]
@@ -469,6 +470,18 @@ def packed_cells(cells: Groups, relevant: Tensor, logits: Tensor | None) -> tupl
     return cells.pack(cells.packable), *unions(relevant, cells.packable)
 
 
+def check_reach(q: Tensor, k: Tensor, relevant: Tensor) -> None:
+    """Elements and entries of lists are counted in 32 bits, from the first of their head.
+
+    Raises:
+        ValueError: there are more.
+    """
+    counts = {"queries": q.shape[2], "keys": k.shape[2], "selected keys of a head": relevant[0, 0].numel()}
+    counts["selected keys of a head"] *= q.shape[1] // k.shape[1]
+    if too_many := [f"{count} {name}" for name, count in counts.items() if count >= 2**31]:
+        raise ValueError(f"q, k: backend 'triton' takes fewer than 2³¹ of each, got {' and '.join(too_many)}")
+
+
 def rows_of(*tensors: Tensor) -> list[int]:
     """Strides up to that of the rows."""
     return [stride for x in tensors for stride in x.stride()[:3]]
@@ -484,6 +497,14 @@ def slots_at_once(kappa: int) -> int:
     return min(power(kappa), 32)
 
 
-def entries_per_slot(cell: int) -> int:
-    """How many entries of a list are a program's work: at most 16, more where cells are so small that it is little."""
-    return max(16, min(1024, power(1024 // cell)))
+def entries_per_slot(cell: int, length: int, groups: int) -> int:
+    """How many entries of a list are a program's work: at least 16, and more where cells are so small that it is little.
+
+    And at least twice as many as a list of ``length / groups`` has, so that the parts of the lists that are split take
+    no more room than the gradients themselves.
+
+    Example:
+        >>> entries_per_slot(64, 12288, 4096), entries_per_slot(1, 12288, 4096), entries_per_slot(64, 98304, 960)
+        (16, 1024, 205)
+    """
+    return max(16, min(1024, power(1024 // cell)), -(-2 * length // groups))

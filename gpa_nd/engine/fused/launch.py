@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import torch
 import triton
 
-SHARED_BYTES = {"sm_80": 163 * 1024, "sm_90": 227 * 1024, "sm_100": 227 * 1024, "gfx942": 64 * 1024}
+MATRIX_CORES = ("gfx908", "gfx90a", "gfx94", "gfx95")
 
 
 @dataclass(frozen=True)
@@ -19,12 +20,10 @@ class Chip:
 
     Attributes:
         name: ``sm_80``, ``sm_90``, ``sm_100``, ``gfx942``, another chip's name, or ``interpreter``.
-        shared_bytes: shared memory that one program may use.
         processors: how many programs run side by side at least.
     """
 
     name: str
-    shared_bytes: int
     processors: int
 
     @property
@@ -41,7 +40,7 @@ class Chip:
 def chip_of(device: torch.device) -> Chip:
     """The chip that a kernel for tensors on this device runs on."""
     if interpreted():
-        return Chip("interpreter", SHARED_BYTES["sm_90"], 4)
+        return Chip("interpreter", 4)
     return _chip_of_gpu(device.index or 0)
 
 
@@ -52,8 +51,7 @@ def _chip_of_gpu(index: int) -> Chip:
         name = properties.gcnArchName.split(":")[0]
     else:
         name = f"sm_{properties.major}{properties.minor}"
-    shared = SHARED_BYTES.get(name, getattr(properties, "shared_memory_per_block_optin", 64 * 1024))
-    return Chip(name, shared, properties.multi_processor_count)
+    return Chip(name, properties.multi_processor_count)
 
 
 def why_not_chip(device: torch.device) -> str | None:
@@ -61,8 +59,8 @@ def why_not_chip(device: torch.device) -> str | None:
     chip = _chip_of_gpu(device.index or 0)
     if chip.is_nvidia and int(chip.name[3:]) < 80:
         return f"it needs tensor cores for bfloat16 (compute capability 8.0), and {device} is of {chip.name}"
-    if not chip.is_nvidia and not chip.name.startswith("gfx9"):
-        return f"it needs AMD's matrix cores (gfx9), and {device} is {chip.name}"
+    if not chip.is_nvidia and not chip.name.startswith(MATRIX_CORES):
+        return f"it needs AMD's matrix cores ({', '.join(MATRIX_CORES)}), and {device} is {chip.name}"
     return None
 
 
@@ -73,4 +71,6 @@ def interpreted() -> bool:
 
 def launch(kernel: Any, grid: Sequence[int], *arguments: object, **settings: object) -> None:
     """Run ``kernel`` on a grid of programs; ``settings`` are its constants, ``num_warps`` and ``num_stages``."""
-    kernel[tuple(grid)](*arguments, **settings)
+    device = next(x.device for x in arguments if isinstance(x, torch.Tensor))
+    with torch.cuda.device(device) if device.type == "cuda" else nullcontext():  # Triton takes the current one
+        kernel[tuple(grid)](*arguments, **settings)

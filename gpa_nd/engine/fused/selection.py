@@ -27,7 +27,8 @@ from gpa_nd.layout import Layout
 from gpa_nd.partition import Partition
 
 LOG2_E = math.log2(math.e)
-MOST_ROWS = 2**27  # coarse queries, coarse keys: inside a tile, numbers are int32
+MOST_QUERIES = 2**27  # coarse ones: inside a tile, numbers are int32
+MOST_KEYS = 2**21  # coarse ones: the select kernel holds a block of their sums
 
 
 def select_keys(q: Tensor, k: Tensor, layout: Layout, kappa: int, scale: float) -> Int[Tensor, "b h m kappa"]:
@@ -71,11 +72,13 @@ def fused_select_keys(
     queries = Groups(query_order, query_offsets, largest_query_group)
     cells = Groups(cell_order, cell_offsets, largest_cell)
     groups = Groups(key_order, key_offsets, largest_key_group)
-    if max(len(queries), len(groups)) >= MOST_ROWS:
+    if len(queries) > MOST_QUERIES or len(groups) > MOST_KEYS:
         raise ValueError(
-            f"q, k: backend triton takes fewer than {MOST_ROWS} coarse queries and coarse keys, "
-            f"got {len(queries)} and {len(groups)}"
+            f"q, k: backend 'triton' takes up to {MOST_QUERIES:,} coarse queries and {MOST_KEYS:,} coarse keys, "
+            f"got {len(queries):,} and {len(groups):,}"
         )
+    if max(q.shape[2], k.shape[2]) >= 2**31:
+        raise ValueError(f"q, k: backend 'triton' takes fewer than 2³¹ elements, got {q.shape[2]} and {k.shape[2]}")
     chip, c = chip_of(q.device), q.shape[-1]
     tile = tile_of(c, q.dtype, chip)
     q_low = _pool(q, queries, chip, len(queries), cells.order)

@@ -439,7 +439,7 @@ def select(
 
     block = tl.arange(0, BLOCKS)
     best = tl.full((BLOCKS,), float("-inf"), tl.float32)
-    for turn in tl.static_range(TILES):
+    for turn in range(TILES):
         tile = block * TILES + turn
         overlaps = (tile * KEYS < stop) & ((tile + 1) * KEYS > start)
         best = tl.maximum(best, tl.load(maxima + tile, mask=overlaps, other=float("-inf")))

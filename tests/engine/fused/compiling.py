@@ -26,11 +26,12 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import redirect_stdout
+from contextlib import nullcontext, redirect_stdout
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 import triton
@@ -38,14 +39,24 @@ from triton.backends.compiler import GPUTarget
 
 from gpa_nd import GPA, Layout
 from gpa_nd.engine.fused import launch as launching
-from gpa_nd.engine.fused.launch import SHARED_BYTES, Chip
+from gpa_nd.engine.fused.launch import Chip
 from gpa_nd.ops import GraphDownsampler, GridDownsampler
 from gpa_nd.partitioners import GraphPartitioner, GridPartitioner
 
+SHARED_BYTES = {
+    "sm_80": 163 * 1024,
+    "sm_89": 99 * 1024,
+    "sm_90": 227 * 1024,
+    "sm_100": 227 * 1024,
+    "sm_120": 99 * 1024,
+    "gfx942": 64 * 1024,
+}
 TARGETS = {
     "sm_80": (GPUTarget("cuda", 80, 32), 108),
+    "sm_89": (GPUTarget("cuda", 89, 32), 128),
     "sm_90": (GPUTarget("cuda", 90, 32), 132),
     "sm_100": (GPUTarget("cuda", 100, 32), 148),
+    "sm_120": (GPUTarget("cuda", 120, 32), 170),
     "gfx942": (GPUTarget("hip", "gfx942", 64), 304),
 }
 MATRIX_INSTRUCTIONS = {
@@ -219,7 +230,7 @@ def stand_in(chip: str, recorder: Recorder) -> None:
     """Let every module of the fused backend believe that it launches on this chip."""
     target, processors = TARGETS[chip]
     triton.runtime.driver.set_active(AbsentGPU(target))
-    absent = Chip(chip, SHARED_BYTES[chip], processors)
+    absent = Chip(chip, processors)
     replaced = {
         launching.launch: recorder.launch,
         launching.chip_of: lambda device: absent,
@@ -245,7 +256,7 @@ class Case:
     heads: int = 8
     key_heads: int = 8
     kappa: int = 12
-    extras: str = ""  # "logits", "positions", "ranges", "strided", "noncontiguous"
+    extras: str = ""  # "logits", "positions", "ranges", "heads last", "far apart"
 
     @property
     def name(self) -> str:
@@ -276,6 +287,7 @@ GEOMETRIES: dict[str, Callable[[], Layout]] = {
     "points G=1 cells of 1": lambda: grid((4096,), (1,), (4096,)),
     "video G=64 cells of 512": lambda: grid((32, 64, 64), (4, 4, 4), (4, 8, 8)),
     "audio G=16 cells of 1024": lambda: grid((65536,), (16,), (64,)),
+    "2,097,152 coarse keys": lambda: grid((2**21,), (1,), (64,)),
     "odd image": lambda: grid((250, 187), (4, 4), (20, 20)),
     "ragged graph": ragged,
 }
@@ -291,6 +303,10 @@ def cases() -> list[Case]:
     few += [Case(PIVOT, torch.float16), Case(PIVOT, c=17), Case(PIVOT, c_v=128), Case(PIVOT, key_heads=2)]
     for geometry in ("image G=4 cells of 4", "video G=64 cells of 512"):
         few += [Case(geometry, dtype, 256) for dtype in (torch.bfloat16, torch.float32)]
+    few += [Case("video G=64 cells of 512", c=128), Case("video G=64 cells of 512", torch.float16)]
+    few += [Case(PIVOT, torch.float32, extras=extras) for extras in ("logits", "positions", "far apart")]
+    few += [Case(PIVOT, c=128, extras=extras) for extras in ("logits", "positions", "far apart")]
+    few += [Case("ragged graph", extras=extras) for extras in ("logits", "positions", "ranges", "far apart")]
     few += [Case("ragged graph", torch.float32, 128), Case("points G=1 cells of 1", torch.float32)]
     few += [Case("image G=4 cells of 4", extras="positions"), Case("image G=4 cells of 4", extras="logits")]
     few += [Case(PIVOT, extras=extras) for extras in ("logits", "positions", "ranges", "heads last")]
@@ -342,6 +358,8 @@ def module_or_none(name: str) -> Any:
 
 
 def run_select(selection: Any, case: Case) -> None:
+    if case.extras == "far apart":
+        return
     layout = layout_of(case.geometry, case.extras == "ranges")
     q = tokens(case.heads, layout.query_groups.num_elements, case.c, case)
     k = tokens(case.key_heads, layout.key_groups.num_elements, case.c, case)
@@ -359,8 +377,9 @@ def run_attend(attention: Any, case: Case) -> None:
     chosen = torch.arange(case.kappa).expand(1, case.heads, len(layout.query_cells), case.kappa).contiguous()
     logits = torch.zeros(chosen.shape, requires_grad=True) if case.extras == "logits" else None
     positions = (torch.arange(n_q), torch.arange(n_k)) if case.extras == "positions" else (None, None)
-    out = attention.attend(q, k, v, layout, chosen, logits, case.c**-0.5, *positions)
-    torch.autograd.backward([out], [torch.empty_like(out)])
+    with patch.object(attention, "reach", lambda x: 2**31) if case.extras == "far apart" else nullcontext():
+        out = attention.attend(q, k, v, layout, chosen, logits, case.c**-0.5, *positions)
+        torch.autograd.backward([out], [torch.empty_like(out)])
 
 
 # Running --------------------------------------------------------------------------------------------------------------

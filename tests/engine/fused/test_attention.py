@@ -99,7 +99,9 @@ def test_errs_no_more_than_plain_pytorch(case, dtype, logits):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize(("c", "c_v"), [(16, 80), (17, 96), (24, 16), (80, 17), (96, 24), (200, 256), (256, 200)])
+@pytest.mark.parametrize(
+    ("c", "c_v"), [(1, 3), (3, 1), (16, 80), (17, 96), (24, 16), (80, 17), (96, 24), (200, 256), (256, 200)]
+)
 def test_any_number_of_channels(c, c_v, dtype):
     layout = audio()
     q, k, v = tokens(layout, dtype, c=c, c_v=c_v)
@@ -226,7 +228,7 @@ def test_lists_longer_than_a_block_of_equal_groups(kappa):
 @pytest.mark.parametrize("make", [lambda: audio(96, 2, 24), lambda: audio(95, 2, 24), skewed])
 @pytest.mark.parametrize("per_slot", [1, 3, 16])
 def test_a_key_that_every_cell_chose_is_shared_out(make, per_slot, monkeypatch):
-    monkeypatch.setattr(attention, "entries_per_slot", lambda cell: per_slot)
+    monkeypatch.setattr(attention, "entries_per_slot", lambda *sizes: per_slot)
     layout = make()
     q, k, v = tokens(layout, heads=2, key_heads=1)
     giant = int(layout.members.sizes.argmax())
@@ -234,6 +236,23 @@ def test_a_key_that_every_cell_chose_is_shared_out(make, per_slot, monkeypatch):
     relevant[..., 0] = giant
     relevant[..., 1:][relevant[..., 1:] == giant] = -1
     assert_parity(layout, q, k, v, relevant, torch.randn(relevant.shape, device=DEVICE))
+
+
+@pytest.mark.parametrize("groups", [1, 3, 960, 4096])
+@pytest.mark.parametrize("cell", [1, 30, 64, 4096])
+def test_the_parts_of_split_lists_take_no_more_room_than_the_gradients(cell, groups):
+    for length in (1, 40, 5000, 98304, 10**7):
+        assert 2 * length // attention.entries_per_slot(cell, length, groups) <= groups
+
+
+def test_more_than_32_bits_can_count_is_refused():
+    few, many = torch.empty(1, 4, 8, 16, device="meta"), torch.empty(1, 1, 2**31, 16, device="meta")
+    relevant = torch.empty(1, 4, 2**20, 512, device="meta", dtype=torch.int64)
+    attention.check_reach(few, many[:, :, 1:], relevant[:, :, 1:])
+    with pytest.raises(ValueError, match="fewer than 2³¹ of each, got 2147483648 keys"):
+        attention.check_reach(few, many, relevant[:, :, 1:])
+    with pytest.raises(ValueError, match="got 2147483648 selected keys of a head"):
+        attention.check_reach(few, many[:, :, 1:], relevant)
 
 
 def test_a_coarse_key_may_be_named_twice():

@@ -129,8 +129,7 @@ def test_an_upsampler_may_leave_elements_out(every_other):
     ("change", "message"),
     [
         (lambda x: x.double(), "it computes float16, bfloat16 and float32, and got torch.float64"),
-        (lambda x: x[..., :15], "its kernels take 16 … 256 channels, and got 15"),
-        (lambda x: x.repeat(1, 1, 1, 17), "its kernels take 16 … 256 channels, and got 272"),
+        (lambda x: x.repeat(1, 1, 1, 17), "its kernels take up to 256 channels, and got 272"),
     ],
 )
 def test_where_it_cannot_run_it_says_why_and_what_can(change, message):

@@ -7,10 +7,10 @@ import torch
 
 pytest.importorskip("triton")
 from gpa_nd.engine.fused import tuned
-from gpa_nd.engine.fused.launch import SHARED_BYTES, Chip
+from gpa_nd.engine.fused.launch import Chip
 from gpa_nd.engine.fused.selection_tiles import select_tile, tile_of
 
-H100 = Chip("sm_90", SHARED_BYTES["sm_90"], 132)
+H100 = Chip("sm_90", 132)
 
 
 @pytest.fixture
