@@ -19,7 +19,8 @@ from typing import Any
 import torch
 
 import gpa_nd
-from benchmarks import contestants, geometries, measure, report
+from benchmarks import contestants, geometries, report
+from benchmarks.clock import medians
 from benchmarks.contestants import (
     DENSE,
     EVERYBODY,
@@ -32,10 +33,11 @@ from benchmarks.contestants import (
     Contestant,
     Skipped,
 )
+from benchmarks.floor import Floor, backward_work, forward_work, measured_floor
 from benchmarks.fresh import extra_bytes
 from benchmarks.geometries import Geometry, Problem, audio, image, nodes, of_size, video
-from benchmarks.measure import Table, mebibytes, milliseconds, ratio, times
 from benchmarks.report import Found, Section
+from benchmarks.tables import Table, mebibytes, milliseconds, ratio, times
 
 FLOOR = "Floor: operations ÷ measured matmul rate + bytes ÷ measured copy rate, of both phases and all rearranging."
 FORWARD, BOTH = "forward", "forward + backward"
@@ -92,7 +94,7 @@ class Benchmark:
         return found
 
     def pivot_tables(self, found: Found) -> list[Table]:
-        """Everybody's time and memory."""
+        """Time and memory of everybody who can do something here; the note says why others cannot."""
         table = Table(
             f"How much faster and smaller than the others? {self.pivot}, {self.options.channels} channels, float32",
             ("", "forward", "÷ GPA", "÷ floor", "with backward", "÷ GPA", "÷ floor", "peak memory", "÷ GPA"),
@@ -108,7 +110,8 @@ class Benchmark:
                 cells.append(times(ratio(mine, entry["floor"])) if contestant is GPA else None)
             mine = memory.get(contestant.name)
             cells += [mebibytes(mine), times(ratio(mine, memory.get("GPA")))]
-            table.add(contestant.name, *cells)
+            if any(cells):
+                table.add(contestant.name, *cells)
         table.note = " ".join(
             [
                 "Peak memory: of forward and backward (FlexAttention: forward), over what there was before the call.",
@@ -136,7 +139,8 @@ class Benchmark:
                 mine = entry["seconds"].get(name)
                 cells += [milliseconds(mine), times(ratio(mine, entry["seconds"]["GPA"]))]
                 cells.append(times(ratio(mine, entry["floor"])) if name == "GPA" else None)
-            table.add(name, *cells)
+            if any(cells):
+                table.add(name, *cells)
         here = f"This processor's instructions for bfloat16: {', '.join(units) or 'none'}." if can else ""
         table.note = " ".join(filter(None, [here, *sentences(reasons)]))
         return [table]
@@ -153,7 +157,7 @@ class Benchmark:
         layout = geometries.layout(geometry, self.device)
         q, k, _ = (x.detach() for x in problem.tokens())
         phase_1 = {"": lambda: gpa_nd.select_keys(q, k, layout, kappa=geometry.kappa)}
-        return found | {"phase 1": measure.medians(phase_1, self.device, rounds=self.options.rounds)[""]}
+        return found | {"phase 1": medians(phase_1, self.device, rounds=self.options.rounds)[""]}
 
     def exponent_tables(self, found: Found) -> list[Table]:
         """The power of the number of elements that time grows with."""
@@ -255,7 +259,7 @@ class Benchmark:
                 skipped[contestant.name] = str(reason)
             else:
                 runs[contestant.name] = contestants.passes(attend, tokens, backward=backward)
-        found |= measure.medians(runs, self.device, rounds=self.options.rounds, at_most=SLOW)
+        found |= medians(runs, self.device, rounds=self.options.rounds, at_most=SLOW)
         for contestant in everybody:
             if found.get(contestant.name, 0) > SLOW:
                 self._slow[self._key(contestant, problem, backward)] = found[contestant.name]
@@ -272,16 +276,16 @@ class Benchmark:
         layout = geometries.layout(geometry, problem.device)
         q, k, v = (x.detach() for x in problem.tokens())
         relevant = gpa_nd.select_keys(q, k, layout, kappa=geometry.kappa)
-        work = measure.forward_work(q, k, v, layout, relevant)
+        work = forward_work(q, k, v, layout, relevant)
         if backward:
-            work += measure.backward_work(q, k, v, layout, relevant)
+            work += backward_work(q, k, v, layout, relevant)
         return rates(problem.device, problem.dtype).seconds(work)
 
 
 @lru_cache
-def rates(device: torch.device, dtype: torch.dtype) -> measure.Floor:
+def rates(device: torch.device, dtype: torch.dtype) -> Floor:
     """The machine's own rates, measured once in a run."""
-    return measure.floor(device, dtype, rounds=5)
+    return measured_floor(device, dtype, rounds=5)
 
 
 def exponent(points: Sequence[tuple[float, float]]) -> float:
@@ -327,8 +331,12 @@ def crossover_tables(found: Found) -> list[Table]:
     """One for forward, one with backward: seconds, how much faster GPA is than dense, and from where on."""
     made = []
     ours = [f"GPA {geometry.kind}" for geometry in of_size(1024)]
-    others = [contestant.name for contestant in (DENSE, NYSTROM, PERFORMER, NATIVE_SPARSE)]
     for kind in (FORWARD, BOTH):
+        others = [
+            contestant.name
+            for contestant in (DENSE, NYSTROM, PERFORMER, NATIVE_SPARSE)
+            if any(contestant.name in entry[kind]["seconds"] for entry in found)
+        ]
         table = Table(f"From which size on does GPA win? {kind}", ("elements", *others, *ours))
         reasons: dict[str, str] = {}
         for entry in found:

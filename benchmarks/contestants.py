@@ -16,8 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import gpa_nd
-from benchmarks import geometries, measure
+from benchmarks import geometries
+from benchmarks.clock import Run
 from benchmarks.geometries import Problem
+from gpa_nd import Layout
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -64,7 +66,7 @@ class Contestant:
             return self.make(problem)
 
 
-def passes(attend: Attend, tokens: list[Tensor], *, backward: bool) -> measure.Run:
+def passes(attend: Attend, tokens: list[Tensor], *, backward: bool) -> Run:
     """Forward alone, without a graph, or forward and backward from a gradient of ones."""
     gradient = torch.ones_like(tokens[0])
 
@@ -99,35 +101,11 @@ def dense(problem: Problem) -> Attend:
 
 
 def flex(problem: Problem) -> Attend:
-    """FlexAttention, compiled, given the blocks that Phase 1 found; putting tokens into blocks and back is counted."""
-    from torch.nn.attention.flex_attention import BlockMask, flex_attention
-
+    """FlexAttention given the blocks that Phase 1 found."""
     geometry, layout = problem.geometry, geometries.layout(problem.geometry, problem.device)
-    cells, members = layout.fine_cells, layout.members
-    if not (cells.uniform and members.uniform):
-        raise Skipped("cells or groups differ in size, so that they are no blocks")
     q, k, _ = (x.detach() for x in problem.tokens())
     relevant = gpa_nd.select_keys(q, k, layout, kappa=geometry.kappa)
-    chosen = torch.zeros(1, 1, len(cells), len(members), dtype=torch.bool, device=problem.device)
-    chosen.scatter_(-1, relevant, True)
-    listed = chosen.byte().argsort(dim=-1, descending=True, stable=True).int()
-    count = chosen.sum(-1, dtype=torch.int32)
-    nothing = torch.zeros_like(count), torch.zeros_like(listed)
-
-    def said_again(_b: Tensor, _h: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        return chosen[0, 0, query // cells.largest, key // members.largest]
-
-    blocks = BlockMask.from_kv_blocks(
-        count, listed, *(nothing if problem.device.type != "cpu" else ()),
-        BLOCK_SIZE=(cells.largest, members.largest), mask_mod=said_again,
-    )  # fmt: skip
-    torch.compiler.reset()
-    compiled = torch.compile(flex_attention, dynamic=False)
-
-    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        q, k, v = q.index_select(2, cells.order), k.index_select(2, members.order), v.index_select(2, members.order)
-        return compiled(q, k, v, block_mask=blocks).index_select(2, cells.inverse)
-
+    attend = flex_over(layout, relevant)
     try:
         with torch.no_grad():
             found, right = attend(*problem.tokens()), gpa_nd.attend(*problem.tokens(), layout, relevant)
@@ -136,6 +114,56 @@ def flex(problem: Problem) -> Attend:
     if not torch.allclose(found, right, atol=1e-2):
         raise Skipped("it attends to other blocks than it was given")
     return attend
+
+
+def flex_over(layout: Layout, relevant: Tensor, *, enable_gqa: bool = False) -> Attend:
+    """FlexAttention, compiled, over the blocks of a selection; putting tokens into blocks and back is counted.
+
+    Raises:
+        Skipped: cells or groups are no blocks.
+    """
+    from torch.nn.attention.flex_attention import BlockMask, flex_attention
+
+    cells, members = layout.fine_cells, layout.members
+    if not (cells.uniform and members.uniform and members.covers):
+        raise Skipped("cells or groups differ in size, so that they are no blocks")
+    rows, columns = cells.largest, members.largest
+    chosen = torch.zeros(*relevant.shape[:3], len(members), dtype=torch.int32, device=relevant.device)
+    chosen.scatter_add_(-1, relevant.clamp_min(0), (relevant >= 0).int())
+    listed = chosen.argsort(dim=-1, descending=True, stable=True).int()
+    count = chosen.sum(-1, dtype=torch.int32)
+    if relevant.device.type == "cpu":
+        # No mask would be right here too, and faster; the results that are kept were taken with one.
+        seen, options = chosen > 0, None
+
+        def said_again(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+            return seen[batch, head, query // rows, key // columns]
+
+        blocks = BlockMask.from_kv_blocks(count, listed, BLOCK_SIZE=(rows, columns), mask_mod=said_again)
+    else:
+        options = _flex_tiles(rows, columns)
+        nothing = torch.zeros_like(count), torch.zeros_like(listed)
+        blocks = BlockMask.from_kv_blocks(*nothing, count, listed, BLOCK_SIZE=(rows, columns))
+    torch.compiler.reset()  # each mask is a new program, and it gives up after a few
+    compiled = torch.compile(flex_attention, dynamic=False)
+
+    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        q, k, v = q.index_select(2, cells.order), k.index_select(2, members.order), v.index_select(2, members.order)
+        out = compiled(q, k, v, block_mask=blocks, enable_gqa=enable_gqa, kernel_options=options)
+        return out.index_select(2, cells.inverse)
+
+    return attend
+
+
+def _flex_tiles(rows: int, columns: int) -> dict[str, int] | None:
+    """Sizes of its kernel's tiles that divide such blocks; None where its own do."""
+    if any(size < 16 or size & (size - 1) for size in (rows, columns)):
+        raise Skipped(f"blocks of {rows} queries and {columns} keys: its tiles are powers of two from 16 on")
+    if rows % 128 == 0 and columns % 128 == 0:
+        return None
+    tiles = {"BLOCK_M": min(rows, 128), "BLOCK_N": min(columns, 64)}
+    tiles |= {"BLOCK_M1": min(rows, columns, 64), "BLOCK_N1": min(columns, 64)}
+    return tiles | {"BLOCK_M2": min(rows, 64), "BLOCK_N2": min(rows, columns, 64)}
 
 
 def nystrom(problem: Problem, landmarks: int = 256) -> Attend:

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from typing import ParamSpec, TypeVar
 
-from benchmarks import measure
 from benchmarks.contestants import Contestant, passes
 from benchmarks.geometries import Problem
+from benchmarks.memory import peak_bytes, resident_extra
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -36,7 +36,7 @@ def extra_bytes(contestant: Contestant, problem: Problem, *, backward: bool) -> 
     if problem.device.type == "cpu":
         return in_fresh_process(_extra_bytes, contestant, problem, backward)
     attend = contestant.attend(problem, backward=backward)
-    return measure.peak_bytes(passes(attend, problem.tokens(), backward=backward), problem.device)
+    return peak_bytes(passes(attend, problem.tokens(), backward=backward), problem.device)
 
 
 def _extra_bytes(contestant: Contestant, problem: Problem, backward: bool) -> int:
@@ -45,12 +45,3 @@ def _extra_bytes(contestant: Contestant, problem: Problem, backward: bool) -> in
     passes(contestant.make(small), small.tokens(), backward=backward)()
     attend, tokens = contestant.attend(problem, backward=backward), problem.tokens()
     return resident_extra(passes(attend, tokens, backward=backward))
-
-
-def resident_extra(run: measure.Run) -> int:
-    """Peak resident bytes of one run over those before it."""
-    before = measure.start_peak()
-    kept = run()
-    extra = measure.resident_peak() - before
-    del kept
-    return extra

@@ -15,10 +15,13 @@ import torch
 from torch import Tensor
 
 import gpa_nd
-from benchmarks import geometries, measure, report
+from benchmarks import geometries, report
+from benchmarks.clock import Stopwatch, medians
+from benchmarks.floor import backward_work, forward_work, measured_floor
 from benchmarks.fresh import in_fresh_process
-from benchmarks.measure import Table, milliseconds, times
+from benchmarks.memory import resident_peak, start_peak
 from benchmarks.report import Found, Section
+from benchmarks.tables import Table, milliseconds, times
 from gpa_nd import GPA, Layout
 from gpa_nd.ops import GraphDownsampler
 from gpa_nd.partitioners import GraphPartitioner
@@ -50,11 +53,11 @@ def stages(
 
     @contextmanager
     def stage(name: str) -> Iterator[None]:
-        measure.start_peak()
-        watch = measure.Stopwatch(device)
+        start_peak()
+        watch = Stopwatch(device)
         yield
         seconds = watch.stop().seconds
-        found["stages"][name] = {"seconds": seconds, "resident": measure.resident_peak()}
+        found["stages"][name] = {"seconds": seconds, "resident": resident_peak()}
 
     with stage("edges, as a user has them"):
         edges = geometries.triangles(math.isqrt(nodes))
@@ -88,16 +91,16 @@ def again(
     def both() -> object:
         return torch.autograd.grad(forward(), tokens, gradient)
 
-    return measure.medians({"forward": forward, "both": both}, device, rounds=rounds, at_most=10.0)
+    return medians({"forward": forward, "both": both}, device, rounds=rounds, at_most=10.0)
 
 
 def floor(gpa: GPA, layout: Layout, tokens: list[Tensor], device: torch.device) -> dict[str, float]:
     """The time that nothing on this machine could do the work in."""
     q, k, v = (x.detach() for x in tokens)
     relevant = gpa_nd.select_keys(q, k, layout, kappa=gpa.kappa)
-    forward = measure.forward_work(q, k, v, layout, relevant)
-    rates = measure.floor(device, torch.float32, rounds=5)
-    both = forward + measure.backward_work(q, k, v, layout, relevant)
+    forward = forward_work(q, k, v, layout, relevant)
+    rates = measured_floor(device, torch.float32, rounds=5)
+    both = forward + backward_work(q, k, v, layout, relevant)
     return {"forward": rates.seconds(forward), "both": rates.seconds(both)}
 
 

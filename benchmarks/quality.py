@@ -21,13 +21,14 @@ import torch
 from torch import Tensor
 
 import gpa_nd
-from benchmarks import contestants, geometries, measure, report
+from benchmarks import contestants, geometries, report
+from benchmarks.clock import medians
 from benchmarks.contestants import DENSE, GPA, Contestant, Skipped
 from benchmarks.features import CHANNELS, Source, sources
 from benchmarks.fresh import extra_bytes
 from benchmarks.geometries import Geometry, Problem
-from benchmarks.measure import Table, mebibytes, milliseconds
 from benchmarks.report import Found, Section
+from benchmarks.tables import Table, mebibytes, milliseconds
 
 PERPLEXITIES = (64, 512, 2048)
 KAPPAS = (2, 4, 8, 12, 16, 32, 64)
@@ -115,7 +116,7 @@ class Quality:
         key = (setting.family, setting.says, problem)
         if key not in self._costs:
             run = contestants.passes(setting.contestant.attend(problem), problem.tokens(), backward=False)
-            seconds = measure.medians({"": run}, problem.device, rounds=2 * self.options.rounds, at_most=1.0)[""]
+            seconds = medians({"": run}, problem.device, rounds=2 * self.options.rounds, at_most=1.0)[""]
             extra = extra_bytes(setting.contestant, problem, backward=False)
             self._costs[key] = {"seconds": seconds, "bytes": extra}
         return self._costs[key]

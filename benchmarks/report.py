@@ -12,8 +12,9 @@ from typing import Any
 
 import torch
 
-from benchmarks import measure
-from benchmarks.measure import Table
+from benchmarks.files import write, write_json
+from benchmarks.machine import described
+from benchmarks.tables import Table
 
 Found = list[dict[str, Any]]
 
@@ -56,7 +57,7 @@ def run(script: str, sections: Sequence[Section], options: argparse.Namespace) -
     if not wanted:
         names = ", ".join(section.name for section in sections)
         sys.exit(f"--only: expected a part of one of {names}, got {options.only!r}")
-    about, found, tables = measure.machine(options.device), {}, []
+    about, found, tables = described(options.device), {}, []
     print("  ".join(f"{name} {value}" for name, value in about.items()), flush=True)
     total, done, start = sum(len(section.items) for section in wanted), 0, time.monotonic()
     for section in wanted:
@@ -68,12 +69,13 @@ def run(script: str, sections: Sequence[Section], options: argparse.Namespace) -
             entries.append({"item": str(item)} | section.measure(item))
             done += 1
             if options.out:
-                measure.write_json(options.out / f"{script}.json", {"machine": about} | found)
-        tables += section.tables(entries)
-        for table in section.tables(entries):
+                write_json(options.out / f"{script}.json", {"machine": about} | found)
+        answers = section.tables(entries)
+        tables += answers
+        for table in answers:
             print(f"\n{table.text()}", flush=True)
         if options.out:
             head = f"## {about['device']}\n\n" + ", ".join(f"{k} {v}" for k, v in about.items() if k != "device")
             text = "\n\n".join([head, *(table.markdown() for table in tables)])
-            measure.write(options.out / f"{script}.md", text + "\n")
+            write(options.out / f"{script}.md", text + "\n")
     return found

@@ -1,5 +1,6 @@
 """The benchmarks without a GPU, as far as a few seconds can tell: they run, and their tables hold finite numbers."""
 
+import argparse
 import json
 import math
 import re
@@ -10,9 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import attention, contestants, geometries, measure
+from benchmarks import attention, contestants, geometries
+from benchmarks.clock import medians
 from benchmarks.contestants import Skipped
-from benchmarks.fresh import in_fresh_process, resident_extra
+from benchmarks.fresh import in_fresh_process
+from benchmarks.memory import resident_extra
 
 ROOT = Path(__file__).parents[1]
 NEEDS_LINUX = pytest.mark.skipif(sys.platform != "linux", reason="resident memory is read as Linux tells it")
@@ -80,6 +83,15 @@ def test_an_unknown_section_is_refused():
     assert "pivto" in run.stderr
 
 
+def test_whoever_can_do_nothing_is_named_below_the_table_alone():
+    options = argparse.Namespace(device=torch.device("cpu"), quick=True, channels=64)
+    times = {"seconds": {"GPA": 1.0, "dense": 2.0}, "skipped": {"native sparse": "too large"}, "floor": 0.5}
+    memory = {"bytes": {"GPA": 2**20, "Performer": 2**20}, "skipped": {}}
+    (table,) = attention.Benchmark(options).pivot_tables([times, times, memory])
+    assert [row[0] for row in table.rows] == ["GPA", "dense", "Performer"]
+    assert table.note.endswith("native sparse: too large.")
+
+
 def test_an_exponent_is_found():
     assert attention.exponent([(n, 3 * n**1.25) for n in (10, 100, 1000)]) == pytest.approx(1.25)
 
@@ -134,11 +146,11 @@ def test_a_peer_is_near_dense_attention_where_it_should_be(make):
 def test_a_slow_run_is_made_once_and_a_fast_one_in_turns():
     calls = []
     runs = {"slow": lambda: calls.append("slow"), "fast": lambda: calls.append("fast")}
-    found = measure.medians(runs, torch.device("cpu"), rounds=3, at_most=0.0)
+    found = medians(runs, torch.device("cpu"), rounds=3, at_most=0.0)
     assert calls == ["slow", "fast"]
     assert set(found) == {"slow", "fast"}
     calls.clear()
-    measure.medians(runs, torch.device("cpu"), rounds=3, at_most=9.0)
+    medians(runs, torch.device("cpu"), rounds=3, at_most=9.0)
     assert calls == ["slow", "slow", "fast", "fast", "slow", "fast", "slow", "fast"]
 
 

@@ -10,9 +10,13 @@ import pytest
 import torch
 
 import gpa_nd
-from benchmarks import measure
+from benchmarks.clock import captured, in_turn, median_seconds
+from benchmarks.files import write_json
+from benchmarks.floor import Floor, Work, attended_pairs, backward_work, forward_work
 from benchmarks.gpu import checks, report
+from benchmarks.gpu.__main__ import main
 from benchmarks.gpu.rows import PIVOT, rows, tiny_rows, tokens
+from benchmarks.memory import peak_bytes
 
 ROOT = Path(__file__).parents[1]
 
@@ -28,6 +32,15 @@ def test_without_a_gpu_it_says_so():
     run = command()
     assert run.returncode == 2
     assert "no GPU here" in run.stderr
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize(("arguments", "file"), [([], ""), (["--keep"], "mine.json")])
+def test_what_a_user_has_tuned_is_chosen_only_to_keep_more(monkeypatch, arguments, file):
+    monkeypatch.setenv("GPA_ND_TUNED", "mine.json")
+    monkeypatch.setattr(sys, "argv", ["benchmarks.gpu", *arguments])
+    assert main() == 2
+    assert os.environ["GPA_ND_TUNED"] == file
 
 
 def test_an_unknown_section_is_refused():
@@ -108,8 +121,8 @@ class Wrong:
         monkeypatch.setattr(gpa_nd, "attend", wrong_attend)
 
 
-def faults(repeats=1):
-    row = next(row for row in tiny_rows() if row.name == "tiny image")
+def faults(repeats=1, name="tiny image"):
+    row = next(row for row in tiny_rows() if row.name == name)
     return " ".join(checks.check(row, torch.float32, torch.device("cpu"), repeats)["faults"])
 
 
@@ -131,6 +144,18 @@ def test_the_checks_find_a_wrong_gradient(monkeypatch):
 def test_the_checks_find_the_wrong_keys(monkeypatch):
     Wrong(monkeypatch, select=lambda chosen: (chosen + 1) % 9)
     assert "better than one that was chosen" in faults()
+
+
+@pytest.mark.parametrize(
+    "select",
+    [lambda chosen: chosen.masked_fill(chosen < 0, 5), lambda chosen: torch.full_like(chosen, -1)],
+    ids=["too many", "too few"],
+)
+def test_the_checks_find_keys_that_a_cell_may_not_see_or_should(monkeypatch, select):
+    Wrong(monkeypatch)
+    assert not faults(name="tiny audio with key ranges")
+    Wrong(monkeypatch, select=select)
+    assert faults(name="tiny audio with key ranges").startswith("selection: a coarse key")
 
 
 def test_the_checks_find_a_key_chosen_twice(monkeypatch):
@@ -170,23 +195,23 @@ def test_the_floor_counts_both_phases():
     layout = gpa_nd.audio(downsample=2, cells=2, kappa=1).layout((8,), (8,))
     q, k, v = torch.zeros(1, 1, 8, 3), torch.zeros(1, 1, 8, 3), torch.zeros(1, 1, 8, 5)
     relevant = torch.tensor([[[[0, 1], [2, -1]]]])  # cells of 4 queries, groups of 2 keys: 4 · 4 + 4 · 2 pairs
-    assert measure.attended_pairs(layout, relevant) == 24
-    forward = measure.forward_work(q, k, v, layout, relevant)
+    assert attended_pairs(layout, relevant) == 24
+    forward = forward_work(q, k, v, layout, relevant)
     assert forward.operations == 2 * 24 * (3 + 5) + 2 * 4 * 4 * 3
     assert forward.bytes == 4 * (3 * 8 + 3 * 8 + 5 * 8 + 5 * 8 + 2 * (4 + 4) * 3) + 8 * 4
-    backward = measure.backward_work(q, k, v, layout, relevant)
+    backward = backward_work(q, k, v, layout, relevant)
     assert backward.operations == 2 * 24 * (3 * 3 + 2 * 5)
-    assert measure.Floor(100.0, 10.0).seconds(measure.Work(200.0, 5.0)) == 2.5
+    assert Floor(100.0, 10.0).seconds(Work(200.0, 5.0)) == 2.5
 
 
 def test_time_and_memory_are_measured_here():
     device = torch.device("cpu")
-    assert 0 < measure.seconds(lambda: torch.ones(10), device, rounds=3) < 1
-    assert set(measure.in_turn({"a": lambda: None, "b": lambda: None}, device, rounds=4)) == {"a", "b"}
+    assert 0 < median_seconds(lambda: torch.ones(10), device, rounds=3) < 1
+    assert set(in_turn({"a": lambda: None, "b": lambda: None}, device, rounds=4)) == {"a", "b"}
     if Path("/proc/self/statm").exists():
-        assert 30 * 2**20 < measure.peak_bytes(lambda: torch.ones(2**23), device) < 60 * 2**20
+        assert 30 * 2**20 < peak_bytes(lambda: torch.ones(2**23), device) < 60 * 2**20
     with pytest.raises(ValueError, match="graphs"):
-        measure.captured(lambda: None, device)
+        captured(lambda: None, device)
 
 
 def test_what_failed_is_a_dash_in_the_tables_and_a_problem_at_the_end():
@@ -212,8 +237,8 @@ def test_what_failed_is_a_dash_in_the_tables_and_a_problem_at_the_end():
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path):
     path = tmp_path / "new" / "found.json"
-    measure.write_json(path, {"a": 1})
+    write_json(path, {"a": 1})
     with pytest.raises(TypeError):
-        measure.write_json(path, {"a": object()})
+        write_json(path, {"a": object()})
     assert json.loads(path.read_text()) == {"a": 1}
     assert [x.name for x in path.parent.iterdir()] == ["found.json"]

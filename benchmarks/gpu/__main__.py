@@ -24,9 +24,11 @@ from typing import Any
 
 import torch
 
-from benchmarks import measure
-from benchmarks.gpu import checks, report, times
+from benchmarks.files import write, write_json
+from benchmarks.floor import measured_floor
+from benchmarks.gpu import checks, phases, report, times
 from benchmarks.gpu.rows import PIVOT, Row, rows, tiny_rows, tokens
+from benchmarks.machine import described
 
 SECTIONS = ("build", "check", "time", "tune")
 TUNED = (PIVOT, "image 256×256, d=2", "video", "tiny image")
@@ -41,7 +43,11 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="bfloat16 and the pivots alone, fewer repeats and rounds")
     parser.add_argument("--tune", action="store_true", help="also look for faster configurations")
     parser.add_argument("--tune-minutes", type=float, default=6.0, help="how long to look for them (default: 6)")
-    parser.add_argument("--keep", action="store_true", help="let gpa_nd choose on this GPU what tuning found")
+    parser.add_argument(
+        "--keep",
+        action="store_true",
+        help="let gpa_nd choose on this GPU what tuning found, now and before",
+    )
     parser.add_argument(
         "--sections",
         help="some of build,check,time,tune; what others found before on the same machine is kept (default: the first "
@@ -56,6 +62,8 @@ def main() -> int:
     sections = [*(options.sections or default).split(","), *(["tune"] if options.tune else [])]
     if unknown := set(sections) - set(SECTIONS):
         parser.error(f"--sections: expected some of {', '.join(SECTIONS)}, got {', '.join(sorted(unknown))}")
+    if not options.keep:
+        os.environ["GPA_ND_TUNED"] = ""  # what this user's machine has kept is no part of what is measured
     if options.interpret:
         os.environ["TRITON_INTERPRET"] = "1"
         if "triton" in sys.modules:
@@ -79,7 +87,7 @@ def main() -> int:
 def build(row: Row, dtype: torch.dtype, device: torch.device) -> None:
     """Run both phases and the backward once, so that every kernel is compiled and kept in Triton's cache."""
     data = tokens(row, dtype, device)
-    checks.run(data, checks.select(data, row.kappa), "triton")
+    checks.run(data, phases.select(data, row.kappa), "triton")
 
 
 class Session:
@@ -98,7 +106,7 @@ class Session:
         self.wanted = [(row, dtype) for row in table for dtype in (row.dtypes[:1] if quick else row.dtypes)]
         pivots = ("image", "video", "tiny image") if quick else ("",)
         self.to_time = [(row, dtype) for row, dtype in self.wanted if row.timed and row.name.startswith(pivots)]
-        self.machine = measure.machine(device)
+        self.machine = described(device)
         name = "interpreter" if options.interpret else self.machine["device"]
         self.path = options.out / f"{''.join(c if c.isalnum() else '_' for c in name)}.json"
         self.found: dict[str, Any] = {"machine": self.machine}
@@ -134,10 +142,10 @@ class Session:
                 self.found |= {name: value for name, value in earlier.items() if name not in self.sections}
 
     def _write(self) -> None:
-        measure.write_json(self.path, self.found)
+        write_json(self.path, self.found)
         head = ", ".join(f"{name} {value}" for name, value in self.machine.items() if name != "device")
         parts = [f"## {self.machine['device']}", head, *(table.markdown() for table in report.tables(self.found))]
-        measure.write(self.path.with_suffix(".md"), "\n\n".join(parts) + "\n")
+        write(self.path.with_suffix(".md"), "\n\n".join(parts) + "\n")
 
     def _section(
         self, name: str, wanted: list[tuple[Row, torch.dtype]], work: Callable[[Row, torch.dtype], dict[str, Any]]
@@ -177,6 +185,7 @@ class Session:
             kind = str(dtype).removeprefix("torch.")
             command = [sys.executable, "-m", "benchmarks.gpu", "--build-row", str(names.index(row.name)), kind]
             command += ["--interpret"] if self.options.interpret else []
+            command += ["--keep"] if self.options.keep else []
             start = time.monotonic()
             done = subprocess.run(command, capture_output=True, text=True)
             entry = {"row": row.name, "dtype": kind, "seconds": round(time.monotonic() - start, 1)}
@@ -196,7 +205,7 @@ class Session:
 
     def _time(self) -> None:
         kinds = list(dict.fromkeys(dtype for _, dtype in self.to_time))
-        floors = {dtype: measure.floor(self.device, dtype) for dtype in kinds}
+        floors = {dtype: measured_floor(self.device, dtype) for dtype in kinds}
         self.found["floor"] = {
             str(dtype).removeprefix("torch."): {"operations": floor.operations, "bytes": floor.bytes}
             for dtype, floor in floors.items()

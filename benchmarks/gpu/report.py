@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from benchmarks.gpu.rows import PIVOT, VIDEO
-from benchmarks.measure import Table, mebibytes, milliseconds, ratio, times
+from benchmarks.tables import Table, mebibytes, milliseconds, ratio, times
 
 Entry = dict[str, Any]
 

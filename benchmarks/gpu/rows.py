@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-import gpa_nd
+from benchmarks import geometries
+from benchmarks.geometries import CPU, Geometry
 from gpa_nd import GPA, Layout
-from gpa_nd.ops import GraphDownsampler, GridDownsampler
-from gpa_nd.partitioners import GraphPartitioner, GridPartitioner
+from gpa_nd.ops import GraphDownsampler
+from gpa_nd.partitioners import GraphPartitioner
 
 HALF = (torch.bfloat16,)
 ALL = (torch.bfloat16, torch.float16, torch.float32)
@@ -64,6 +66,11 @@ class Tokens:
         """What has a gradient."""
         return [self.q, self.k, self.v, *([] if self.logits is None else [self.logits])]
 
+    def leaves(self, dtype: torch.dtype | None = None) -> Tokens:
+        """The same without a history, in another dtype or each in its own."""
+        q, k, v, *logits = (x.detach().to(dtype or x.dtype).requires_grad_() for x in self.inputs)
+        return replace(self, q=q, k=k, v=v, logits=logits[0] if logits else None)
+
     @property
     def shares_heads(self) -> bool:
         """Whether several heads of q share one of k and v."""
@@ -78,7 +85,7 @@ def rows() -> list[Row]:
     """What matters, at full size; the paper's pivot first."""
     image, pivot = (256, 256), grid((256, 256), (4, 4), (32, 32))
     video = grid((32, 48, 80), (4, 4, 4), (8, 12, 10))
-    nodes = nodes_of_a_grid(256, 16, 1024)
+    nodes = partial(geometries.layout, geometries.nodes(65536), CPU)
     few, small = {"heads": 2, "key_heads": 2}, grid((64, 64), (4, 4), (8, 8))
     return [
         Row(PIVOT, pivot, image, 12, ALL, timed=True),
@@ -98,6 +105,7 @@ def rows() -> list[Row]:
         Row("heads of 17 and 24", small, (64, 64), 12, ALL, c=17, c_v=24, **few),
         Row("with logits", small, (64, 64), 12, ALL, extra="logits"),
         Row("with positions", grid((4096,), (16,), (64,)), (4096,), 12, ALL, extra="positions"),
+        Row("with key ranges", with_ranges(grid((4096,), (16,), (64,))), (4096,), 12, ALL),
     ]
 
 
@@ -112,25 +120,25 @@ def tiny_rows() -> list[Row]:
         Row("tiny audio, one key for all", grid((48,), (4,), (6,)), (48,), 2, extra="popular", **few),
         Row("tiny audio with logits", audio, (24,), 2, extra="logits", **few),
         Row("tiny audio with positions", audio, (24,), 2, extra="positions", **few),
+        Row("tiny audio with key ranges", with_ranges(audio), (24,), 3, **few),
     ]
 
 
 def grid(shape: tuple[int, ...], factor: tuple[int, ...], cells: tuple[int, ...]) -> Callable[[], Layout]:
     """A grid of any dimension."""
-    return lambda: GPA(GridPartitioner(cells), GridDownsampler(factor), kappa=1).layout(shape, shape)
+    return partial(geometries.layout, Geometry(shape, factor, cells, kappa=1), CPU)
 
 
-def nodes_of_a_grid(size: int, factor: int, cells: int) -> Callable[[], Layout]:
-    """The nodes of a square grid graph, coarsened by its edges."""
+def with_ranges(make: Callable[[], Layout]) -> Callable[[], Layout]:
+    """Each cell sees the coarse keys before its own: the first none, the next ones fewer than they could choose."""
 
-    def make() -> Layout:
-        node = torch.arange(size * size).view(size, size)
-        across = torch.stack([node[:, :-1].flatten(), node[:, 1:].flatten()])
-        down = torch.stack([node[:-1].flatten(), node[1:].flatten()])
-        gpa = gpa_nd.graph(torch.cat([across, down], dim=1), size * size, factor, cells)
-        return gpa.layout((size * size,), (size * size,))
+    def made() -> Layout:
+        layout = make()
+        cells, keys = len(layout.query_cells), len(layout.key_groups)
+        ends = torch.arange(cells) * keys // cells
+        return replace(layout, key_ranges=torch.stack([torch.zeros_like(ends), ends], dim=1))
 
-    return make
+    return made
 
 
 def ragged(groups: int) -> Callable[[], Layout]:

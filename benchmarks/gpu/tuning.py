@@ -18,9 +18,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks import measure
+from benchmarks.clock import median_seconds
+from benchmarks.gpu.phases import attend, select
+from benchmarks.gpu.replacing import in_place_of
 from benchmarks.gpu.rows import Row, tokens
-from benchmarks.gpu.times import attend, in_place_of, select, short
+from benchmarks.gpu.times import short
 from gpa_nd.engine.fused import tuned
 from gpa_nd.engine.fused.launch import Chip
 
@@ -92,7 +94,7 @@ def _descend(run: Callable[[], tuple[Tensor, ...]], device: torch.device, rounds
 
     with in_place_of({chooser: changed(chooser) for chooser in choosers()}):
         expected = [x.clone() for x in run()]
-        best = before = measure.seconds(run, device, rounds=rounds, at_most=0.2)
+        best = before = median_seconds(run, device, rounds=rounds, at_most=0.2)
         tried = failed = 0
         improved = True
         while improved and time.monotonic() < until:
@@ -106,7 +108,7 @@ def _descend(run: Callable[[], tuple[Tensor, ...]], device: torch.device, rounds
                     tried += 1
                     try:
                         same = all(_close(a, b) for a, b in zip(run(), expected, strict=True))
-                        seconds = measure.seconds(run, device, rounds=rounds, at_most=0.2) if same else float("inf")
+                        seconds = median_seconds(run, device, rounds=rounds, at_most=0.2) if same else float("inf")
                     except Exception:  # too large, or a size that the kernel does not take
                         failed, seconds = failed + 1, float("inf")
                     if seconds < GAIN * best:
