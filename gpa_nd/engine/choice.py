@@ -50,7 +50,8 @@ def _why_not_device(device: torch.device) -> str | None:
     if launch.interpreted():
         return None
     if device.type != "cuda":
-        return f"it needs a GPU of CUDA or ROCm (or TRITON_INTERPRET=1 set before Python starts, to test it), and the tensors are on {device}"
+        how = "TRITON_INTERPRET=1, set before Python starts, tests it without one"
+        return f"it needs a GPU of CUDA or ROCm ({how}), and the tensors are on {device}"
     return launch.why_not_chip(device)
 
 

@@ -159,6 +159,44 @@ def test_minus_two_answers_nan_and_minus_one_names_nothing(backend):
     assert (attend(q, k, v, layout, relevant[..., :0], backend=backend) == 0).all()
 
 
+def test_a_cell_that_is_nan_sends_no_gradient_to_keys(backend):
+    layout = gpa_nd.audio(downsample=2, cells=3, kappa=1).layout((6,), (6,))
+    q, k, v = torch.randn(3, 1, 1, 6, 4, dtype=torch.float64)
+    q[:, :, 2] = torch.nan
+    inputs = [x.requires_grad_() for x in (q, k, v)]
+    relevant = torch.tensor([[[[0, 1], [-2, -2], [1, -1]]]])
+    out = attend(*inputs, layout, relevant, backend=backend)
+    assert all(x.isfinite().all() for x in torch.autograd.grad(out.nansum(), inputs)[1:])
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_a_cell_without_keys_answers_zeros_whatever_the_first_key_holds(backend, bad):
+    layout = gpa_nd.audio(downsample=2, cells=3, kappa=1).layout((6,), (6,))
+    q, k, v = torch.randn(3, 1, 1, 6, 4, dtype=torch.float64)
+    k[:, :, 0] = v[:, :, 0] = bad
+    relevant = torch.tensor([[[[1, 2], [-1, -1], [2, -1]]]])
+    inputs = [x.requires_grad_() for x in (q, k, v)]
+    out = attend(*inputs, layout, relevant, backend=backend)
+    assert (out[:, :, 2:4] == 0).all()
+    assert all(x.isfinite().all() for x in torch.autograd.grad(out.sum(), inputs))
+
+
+def test_gradients_of_distances_are_right_far_from_the_origin():
+    layout = gpa_nd.audio(downsample=4, cells=3, kappa=1).layout((30,), (30,))
+    q, k, v = torch.randn(3, 2, 2, 30, 8)
+    q, k = q + 1000, k + 1000
+    relevant = select_keys(q, k, layout, kappa=3)
+
+    def run(backend, dtype):
+        inputs = [x.to(dtype).requires_grad_() for x in (q, k, v)]
+        out = attend(*inputs, layout, relevant, affinity="euclidean", backend=backend)
+        return torch.autograd.grad(out.square().sum(), inputs)
+
+    three = run("torch", torch.float32), run("reference", torch.float32), run("reference", torch.float64)
+    for fast, plain, exact in zip(*three, strict=True):
+        testing.assert_within_budget(fast, plain, exact, factor=3.0)
+
+
 @pytest.mark.parametrize("shape", [(0, 2, 12), (2, 0, 12)])
 def test_an_empty_batch_gives_an_empty_result(shape, backend):
     layout = gpa_nd.audio(downsample=2, cells=3, kappa=1).layout((12,), (12,))

@@ -261,6 +261,24 @@ def test_what_stands_behind_a_query_changes_no_bit_of_its_result(backend, bad, a
     assert (out[0, 0, 17:] != clean[0, 0, 17:]).any(-1).equal(selecting[17:])
 
 
+@pytest.mark.parametrize("affinity", ["dot", "euclidean"])
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_what_stands_behind_a_query_changes_no_bit_of_its_gradient(bad, affinity):
+    layout = gpa_nd.audio(downsample=4, cells=3, kappa=1).layout((30,), (30,))
+    q, k, v = torch.randn(3, 2, 1, 30, 16)
+    relevant = select_keys(q, k, layout, kappa=8)
+    positions = torch.arange(30), torch.arange(30)
+
+    def gradient():
+        x = q.clone().requires_grad_()
+        out = attend(x, k, v, layout, relevant, positions=positions, affinity=affinity, backend="torch")
+        return torch.autograd.grad(out[:, :, :-1].square().sum(), x)[0][:, :, :-1]
+
+    clean = gradient()
+    k[:, :, -1] = v[:, :, -1] = bad
+    assert gradient().equal(clean)
+
+
 @pytest.mark.parametrize(
     ("positions", "error", "message"),
     [

@@ -498,7 +498,7 @@ def slots_at_once(kappa: int) -> int:
 
 
 def entries_per_slot(cell: int, length: int, groups: int) -> int:
-    """How many entries of a list are a program's work: at least 16, and more where cells are so small that it is little.
+    """How many entries of a list are a program's work: at least 16, more where cells are so small that it is little.
 
     And at least twice as many as a list of ``length / groups`` has, so that the parts of the lists that are split take
     no more room than the gradients themselves.

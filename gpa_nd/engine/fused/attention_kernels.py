@@ -123,6 +123,7 @@ def attend_kernel(
         spoilt = 0.0
     top = tl.full((ROWS,), float("-inf"), tl.float32)
     total = tl.zeros((ROWS,), tl.float32)
+    applied = tl.zeros((ROWS,), tl.float32)  # the sum of the weights as they are rounded before they multiply values
     columns = 0
     acc0 = tl.zeros((ROWS, V0), tl.float32)
     if V1 > 0:
@@ -165,14 +166,16 @@ def attend_kernel(
             if MASKED:
                 spoilt = tl.maximum(spoilt, tl.max(tl.max(spoilt_values(v0).to(tl.float32), 1), 0))
                 v0 = only_finite(v0)
-            acc0 = tl.dot(weights.to(v0.dtype), v0, acc0, input_precision=PRECISION)
+            rounded = weights.to(v0.dtype)
+            applied = applied * keep + tl.sum(rounded.to(tl.float32), 1)
+            acc0 = tl.dot(rounded, v0, acc0, input_precision=PRECISION)
             if V1 > 0:
                 v1 = load_rows(v, v_offset, seen, V0, V1, V, WIDEN)
                 acc1 = acc1 * keep[:, None]
                 if MASKED:
                     spoilt = tl.maximum(spoilt, tl.max(tl.max(spoilt_values(v1).to(tl.float32), 1), 0))
                     v1 = only_finite(v1)
-                acc1 = tl.dot(weights.to(v1.dtype), v1, acc1, input_precision=PRECISION)
+                acc1 = tl.dot(rounded, v1, acc1, input_precision=PRECISION)
 
     if MASKED:
         if spoilt > 0:  # a value that is not finite reaches those that see its key, which 0 · ∞ would not tell apart
@@ -203,9 +206,10 @@ def attend_kernel(
     total = tl.where(nothing, tl.where(any_seen > 0, float("nan"), 1.0), total)
     if PACKED > 0:
         total = tl.where(named_by(tl.load(takers), tl.arange(0, ROWS), SPOILT, PACKED), float("nan"), total)
-    store_result(out, remainder, out_offset, inside, acc0 / total[:, None], 0, V0, V)
+    applied = tl.where(total == total, tl.where(nothing, 1.0, applied), float("nan"))
+    store_result(out, remainder, out_offset, inside, acc0 / applied[:, None], 0, V0, V)
     if V1 > 0:
-        store_result(out, remainder, out_offset, inside, acc1 / total[:, None], V0, V1, V)
+        store_result(out, remainder, out_offset, inside, acc1 / applied[:, None], V0, V1, V)
     tl.store(tops + row, top, mask=inside)
     tl.store(rests + row, tl.log2(total), mask=inside)
 

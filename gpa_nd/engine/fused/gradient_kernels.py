@@ -19,6 +19,7 @@ from gpa_nd.engine.fused.attention_kernels import (
     only_finite,
     queries_of,
     score_bias,
+    spoilt_values,
     visible_of,
 )
 from gpa_nd.engine.fused.tables import (
@@ -413,6 +414,8 @@ def key_gradient_kernel(
         dv1 = tl.zeros((KEYS, V1), tl.float32)
     if HAS_POSITIONS:
         then = tl.load(key_positions + key, mask=real, other=0)
+    if MASKED:
+        spoilt = tl.zeros((KEYS,), tl.float32)
 
     for block in range(first_entry, last_entry, SLOTS):
         count = tl.minimum(last_entry - block, SLOTS)
@@ -469,15 +472,22 @@ def key_gradient_kernel(
                 q0 = only_finite(q0)
                 if C1 > 0:
                     q1 = only_finite(q1)
-            dv0 = tl.dot(weights.to(g0.dtype), g0, dv0, input_precision=PRECISION)
-            if V1 > 0:
-                dv1 = tl.dot(weights.to(g1.dtype), g1, dv1, input_precision=PRECISION)
             if CHUNK > 0:
                 d_weights = chunked_products(v, v_offset, real, grad_out, g_offset, seen, V, CHUNK, PRECISION, WIDEN)
             else:
                 d_weights = tl.dot(v0, tl.trans(g0), input_precision=PRECISION)
                 if V1 > 0:
                     d_weights = tl.dot(v1, tl.trans(g1), d_weights, input_precision=PRECISION)
+            if MASKED:  # a gradient that is not finite reaches the values that its query sees
+                bad = tl.max(spoilt_values(g0).to(tl.float32), 1)
+                g0 = only_finite(g0)
+                if V1 > 0:
+                    bad = tl.maximum(bad, tl.max(spoilt_values(g1).to(tl.float32), 1))
+                    g1 = only_finite(g1)
+                spoilt = tl.maximum(spoilt, tl.max(tl.where(visible, bad[None, :], 0.0), 1))
+            dv0 = tl.dot(weights.to(g0.dtype), g0, dv0, input_precision=PRECISION)
+            if V1 > 0:
+                dv1 = tl.dot(weights.to(g1.dtype), g1, dv1, input_precision=PRECISION)
             d_scores = weights * (d_weights - own[None, :])
             if MASKED:
                 d_scores = tl.where(visible, d_scores, 0.0)
@@ -485,6 +495,10 @@ def key_gradient_kernel(
             if C1 > 0:
                 dk1 = tl.dot(d_scores.to(q1.dtype), q1, dk1, input_precision=PRECISION)
 
+    if MASKED:
+        dv0 = tl.where(spoilt[:, None] > 0, float("nan"), dv0)
+        if V1 > 0:
+            dv1 = tl.where(spoilt[:, None] > 0, float("nan"), dv1)
     if shares == 1:
         grad_k += head.to(tl.int64) * n_k * C
         grad_v += head.to(tl.int64) * n_k * V

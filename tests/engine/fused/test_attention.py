@@ -1,6 +1,7 @@
 """Phase 2 in Triton's interpreter (or on a GPU): parity with the reference, gradients included."""
 
 import math
+import sys
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from gpa_nd.engine.fused.attention_settings import parts_of
 from gpa_nd.engine.fused.launch import interpreted
 from gpa_nd.engine.fused.lists import turned_round
 from gpa_nd.engine.fused.tables import owners, slots_of
+from tests.engine.fused.reserved import room
 
 DEVICE = "cpu" if interpreted() else "cuda"
 pytestmark = [
@@ -104,7 +106,7 @@ def test_errs_no_more_than_plain_pytorch(case, dtype, logits):
 )
 def test_any_number_of_channels(c, c_v, dtype):
     layout = audio()
-    q, k, v = tokens(layout, dtype, c=c, c_v=c_v)
+    q, k, v = tokens(layout, dtype, c=c, c_v=c_v, batch=1 if c > 3 else 6)  # enough numbers for a steady largest error
     assert_parity(layout, q, k, v, some_keys(layout, q))
 
 
@@ -155,6 +157,14 @@ def test_a_gradient_of_any_strides_is_read_right():
     assert all(a.equal(b) and a.equal(c) for a, b, c in zip(ones, expanded, permuted, strict=True))
 
 
+@pytest.mark.parametrize("mean", [4, 64])
+@pytest.mark.parametrize("dtype", HALF, ids=str)
+def test_what_is_rounded_off_the_result_reaches_the_gradients(dtype, mean):
+    layout = audio()
+    q, k, v = tokens(layout, dtype)
+    assert_parity(layout, q, k, v + mean, some_keys(layout, q))
+
+
 @pytest.mark.parametrize("scale", [0.0, -0.3, 0.5])
 def test_any_scale(scale):
     layout = audio()
@@ -169,17 +179,20 @@ def test_large_scores_lose_nothing_in_the_log_sum_exp():
     assert_parity(layout, q, k, v, some_keys(layout, q), scale=0.9)
 
 
-def test_offsets_of_64_bits_change_nothing(monkeypatch):
-    layout = audio()
-    q, k, v = tokens(layout, heads=4, key_heads=2)
-    relevant = some_keys(layout, q)
+@pytest.mark.skipif(sys.platform != "linux", reason="needs memory that takes no room until it is touched")
+@pytest.mark.parametrize("which", [0, 1, 2])
+def test_numbers_past_two_to_the_31_are_reached(which):
+    layout = audio(6, 2, 3)
+    inputs = tokens(layout, torch.bfloat16)
+    relevant = some_keys(layout, inputs[0], 2)
 
     def fused(q, k, v):
         return attention.attend(q, k, v, layout, relevant, None, 0.25)
 
-    expected = run(fused, (q, k, v))
-    monkeypatch.setattr(attention, "reach", lambda x: 2**31)
-    assert all(a.equal(b) for a, b in zip(run(fused, (q, k, v)), expected, strict=True))
+    expected = run(fused, inputs)
+    far = room(5 * 2**29 + 32, DEVICE).as_strided(inputs[which].shape, (0, 16, 2**29, 1))
+    inputs[which] = far.copy_(inputs[which])
+    assert all(a.equal(b) for a, b in zip(run(fused, inputs), expected, strict=True))
 
 
 def test_offsets_have_64_bits_where_a_tensor_needs_them():
@@ -238,6 +251,13 @@ def test_a_key_that_every_cell_chose_is_shared_out(make, per_slot, monkeypatch):
     assert_parity(layout, q, k, v, relevant, torch.randn(relevant.shape, device=DEVICE))
 
 
+def test_split_lists_of_neighbours_and_of_other_heads_do_not_mix(monkeypatch):
+    monkeypatch.setattr(attention, "entries_per_slot", lambda *sizes: 3)
+    layout = audio()
+    q, k, v = tokens(layout, batch=2)
+    assert_parity(layout, q, k, v, some_keys(layout, q, kappa=6))  # all keys by all four cells: two parts each
+
+
 @pytest.mark.parametrize("groups", [1, 3, 960, 4096])
 @pytest.mark.parametrize("cell", [1, 30, 64, 4096])
 def test_the_parts_of_split_lists_take_no_more_room_than_the_gradients(cell, groups):
@@ -291,6 +311,17 @@ def test_cells_without_keys_answer_zeros_and_send_no_gradient(nothing):
     assert all((x == 0).all() for x in results)
 
 
+def test_one_minus_two_anywhere_in_a_long_list_spoils_its_cell():
+    layout = audio(80, 2, 5)
+    q, k, v = tokens(layout, heads=1)
+    relevant = some_keys(layout, q, 40)
+    relevant[:, :, 1, 37] = -2
+    out, dq, *_ = run(lambda q, k, v: attention.attend(q, k, v, layout, relevant, None, 0.25), (q, k, v))
+    cell = layout.fine_cells.labels == 1
+    assert out.isnan().all(-1).equal(cell.expand(1, 1, 80))
+    assert (dq == 0).all(-1).equal(cell.expand(1, 1, 80))
+
+
 def test_minus_two_answers_nan_and_sends_no_gradient():
     layout = audio(24, 4, 3)
     q, k, v = tokens(layout)
@@ -316,10 +347,10 @@ def test_minus_two_answers_nan_and_sends_no_gradient():
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-@pytest.mark.parametrize("size", [23, 24])
-def test_hidden_keys_and_values_do_not_leak(size, value):
+@pytest.mark.parametrize(("size", "c"), [(23, 16), (24, 160)])
+def test_hidden_keys_and_values_do_not_leak(size, c, value):
     layout = audio(size, 4, 3)
-    q, k, v = tokens(layout, c_v=40)
+    q, k, v = tokens(layout, c=c, c_v=c)
     positions = (torch.arange(size, device=DEVICE), torch.arange(size, device=DEVICE))
     relevant = some_keys(layout, q)
     spoilt_k, spoilt_v = k.clone(), v.clone()
@@ -337,16 +368,44 @@ def test_hidden_keys_and_values_do_not_leak(size, value):
     assert dq[:, :, :-3].equal(expected_dq[:, :, :-3])
 
 
-def test_a_value_that_is_not_finite_reaches_those_that_see_its_key():
+@pytest.mark.parametrize("channel", [3, 157])  # of the first part of the channels, of the second
+def test_a_value_that_is_not_finite_reaches_those_that_see_its_key(channel):
     layout = audio(24, 4, 3)
-    q, k, v = tokens(layout, c_v=40)
+    q, k, v = tokens(layout, c_v=160)
     positions = (torch.arange(24, device=DEVICE), torch.arange(24, device=DEVICE))
     relevant = torch.arange(6, device=DEVICE).expand(1, 2, 3, 6)
-    v[:, :, 10, 3], v[:, :, 17, 37] = math.inf, math.nan
+    v[:, :, 10, channel] = math.nan
     out = attention.attend(q, k, v, layout, relevant, None, 0.25, *positions)
-    expected = torch.ones(24, 40, dtype=torch.bool, device=DEVICE)
-    expected[10:, 3] = expected[17:, 37] = False
-    assert out.isfinite().equal(expected.expand(1, 2, 24, 40))
+    expected = torch.ones(24, 160, dtype=torch.bool, device=DEVICE)
+    expected[10:, channel] = False
+    assert out.isfinite().equal(expected.expand(1, 2, 24, 160))
+
+
+@pytest.mark.parametrize("c", [16, 160])
+def test_a_query_that_is_not_finite_sends_no_gradient_to_keys_that_it_does_not_see(c):
+    layout = audio(24, 4, 3)
+    q, k, v = tokens(layout, c=c)
+    q[:, :, 5] = math.nan
+    positions = (torch.arange(24, device=DEVICE),) * 2
+    relevant = torch.arange(6, device=DEVICE).expand(1, 2, 3, 6)
+    _, _, *grads = run(lambda *x: attention.attend(*x, layout, relevant, None, 0.25, *positions), (q, k, v))
+    for grad in grads:
+        assert grad.isfinite().all(-1).equal((torch.arange(24, device=DEVICE) > 5).expand(1, 2, 24))
+
+
+@pytest.mark.parametrize("c", [16, 160])
+def test_a_gradient_that_is_not_finite_reaches_the_keys_that_its_query_sees(c):
+    layout = audio(24, 4, 3)
+    inputs = [x.requires_grad_() for x in tokens(layout, c=c, c_v=c)]
+    positions = (torch.arange(24, device=DEVICE),) * 2
+    relevant = torch.arange(6, device=DEVICE).expand(1, 2, 3, 6)
+    out = attention.attend(*inputs, layout, relevant, None, 0.25, *positions)
+    gradient = torch.ones_like(out)
+    gradient[:, :, 5, c - 1] = math.nan
+    dq, dk, dv = torch.autograd.grad(out, inputs, gradient)
+    here = torch.arange(24, device=DEVICE)
+    assert dq.isfinite().all(-1).equal((here != 5).expand(1, 2, 24))
+    assert all(x.isfinite().all(-1).equal((here > 5).expand(1, 2, 24)) for x in (dk, dv))
 
 
 @pytest.mark.parametrize("positions", [False, True])

@@ -104,7 +104,7 @@ def test_a_query_that_is_not_finite_spoils_its_own_row(layout):
 
 
 def test_unions_say_who_named_what():
-    relevant = torch.tensor([[7, 2, -1], [2, 7, 7], [-2, -2, -2], [-1, -1, -1]])[None, None]
+    relevant = torch.tensor([[7, 2, -1], [2, 7, 7], [3, -2, 5], [-1, -1, -1]])[None, None]
     names, takers = unions(relevant, 2)
     assert names[0, 0].tolist() == [[2, 7, 7, -1, -1, -1], [-1] * 6]
     assert takers[0, 0, 0, :3].tolist() == [0b11, 0b11, 0b10]

@@ -1,7 +1,6 @@
 """Phase 1 of backend "triton", against the reference: in Triton's interpreter, or on a GPU where there is one."""
 
 import math
-import mmap
 import sys
 
 import pytest
@@ -15,11 +14,11 @@ from gpa_nd.engine.fused import selection, selection_tiles
 from gpa_nd.engine.fused.groups import Groups
 from gpa_nd.engine.fused.launch import Chip
 from gpa_nd.engine.fused.selection_tiles import Tile, channel_parts, pool_tile, select_tile, sum_tile_of, tile_of
+from tests.engine.fused.reserved import room
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 SCALE = 0.25
-MAP_NORESERVE = 0x4000  # of Linux; mmap has it from Python 3.13 on
 
 # NumPy, which interprets the kernels on a CPU, warns of what GPUs compute in silence.
 pytestmark = pytest.mark.filterwarnings("ignore:.* encountered:RuntimeWarning")
@@ -146,6 +145,14 @@ def test_many_tiles_of_keys_make_blocks(monkeypatch):
 
 
 def test_grouped_query_heads_share_their_keys(cells):
+    layout = layout_of(cells, 21)
+    q, k = tokens(layout, batch=2, heads=4, key_heads=2)
+    assert select(q, k, layout, 5).equal(expected(q, k, layout, 5))
+
+
+def test_chunks_of_heads_share_their_keys(cells, monkeypatch):
+    monkeypatch.setattr(selection, "SUMS_AT_ONCE", 1)
+    monkeypatch.setattr(selection_tiles, "SUMS_AT_ONCE", 1)
     layout = layout_of(cells, 21)
     q, k = tokens(layout, batch=2, heads=4, key_heads=2)
     assert select(q, k, layout, 5).equal(expected(q, k, layout, 5))
@@ -348,27 +355,19 @@ def test_numbers_past_two_to_the_31_are_reached(stride):
     q, k = tokens(layout, heads=2, dtype=torch.bfloat16)
     strides = (0, 2**31 + 64, 16, 1) if stride == "head" else (0, 16, 2**29, 1)
     numbers = 1 + sum((n - 1) * s for n, s in zip(q.shape, strides, strict=True))
-    far = room(numbers).as_strided(q.shape, strides)
+    far = room(numbers, DEVICE).as_strided(q.shape, strides)
     far.copy_(k)
     assert select(q, far, layout, 4).equal(expected(q, k, layout, 4))
     far.copy_(q)
     assert select(far, k, layout, 4).equal(expected(q, k, layout, 4))
 
 
-def room(numbers: int) -> torch.Tensor:
-    """bfloat16 numbers that take no memory until they are touched."""
-    if DEVICE == "cuda":
-        return torch.empty(numbers, dtype=torch.bfloat16, device=DEVICE)
-    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE
-    return torch.frombuffer(mmap.mmap(-1, 2 * numbers, flags=flags), dtype=torch.bfloat16)
-
-
-def test_more_coarse_keys_than_int32_can_number_are_refused():
+def test_more_coarse_keys_than_the_kernels_hold_are_refused():
     layout = layout_of(CELLS["ragged"], 5)
     q, k = tokens(layout)
     arguments = tables(layout)
-    arguments[7] = arguments[7][:1].expand(2**27 + 1)
-    with pytest.raises(ValueError, match=r"fewer than 134217728 coarse queries and coarse keys, got 16 and 134217728"):
+    arguments[7] = arguments[7][:1].expand(2**21 + 2)
+    with pytest.raises(ValueError, match=r"134,217,728 coarse queries and 2,097,152 coarse keys, got 16 and 2,097,153"):
         selection.fused_select_keys(q, k, *arguments, 4, SCALE)
 
 
