@@ -87,8 +87,10 @@ def tiles_for(kernel: Kernel, dtype: torch.dtype, widest: int, owned: int, maske
     table = NVIDIA if chip.is_nvidia or chip.is_interpreter else AMD
     tiles = next(tiles for most, tiles in table[kernel, dtype.itemsize] if widest <= most)
     if power(owned) < tiles.rows:
-        return replace(tiles, rows=power(owned), warps=4 if dtype.itemsize == 2 else tiles.warps)
-    return replace(tiles, warps=8) if masked and chip.is_nvidia and tiles.rows >= 64 else tiles
+        return replace(tiles, rows=power(owned), warps=4 if dtype.itemsize == 2 and widest <= 128 else 8)
+    if masked and chip.is_nvidia and tiles.rows >= 64:
+        return replace(tiles, rows=32, warps=4) if kernel == "key gradient" else replace(tiles, warps=8)
+    return tiles
 
 
 def parts_of(channels: int, rows: int) -> tuple[int, int]:

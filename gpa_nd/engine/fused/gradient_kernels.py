@@ -472,22 +472,24 @@ def key_gradient_kernel(
                 q0 = only_finite(q0)
                 if C1 > 0:
                     q1 = only_finite(q1)
+            if MASKED:  # a gradient that is not finite reaches the values that its query sees
+                bad = tl.max(spoilt_values(g0).to(tl.float32), 1)
+                if V1 > 0:
+                    bad = tl.maximum(bad, tl.max(spoilt_values(g1).to(tl.float32), 1))
+                spoilt = tl.maximum(spoilt, tl.max(tl.where(visible, bad[None, :], 0.0), 1))
+                dv0 = tl.dot(weights.to(g0.dtype), only_finite(g0), dv0, input_precision=PRECISION)
+                if V1 > 0:
+                    dv1 = tl.dot(weights.to(g1.dtype), only_finite(g1), dv1, input_precision=PRECISION)
+            else:
+                dv0 = tl.dot(weights.to(g0.dtype), g0, dv0, input_precision=PRECISION)
+                if V1 > 0:
+                    dv1 = tl.dot(weights.to(g1.dtype), g1, dv1, input_precision=PRECISION)
             if CHUNK > 0:
                 d_weights = chunked_products(v, v_offset, real, grad_out, g_offset, seen, V, CHUNK, PRECISION, WIDEN)
             else:
                 d_weights = tl.dot(v0, tl.trans(g0), input_precision=PRECISION)
                 if V1 > 0:
                     d_weights = tl.dot(v1, tl.trans(g1), d_weights, input_precision=PRECISION)
-            if MASKED:  # a gradient that is not finite reaches the values that its query sees
-                bad = tl.max(spoilt_values(g0).to(tl.float32), 1)
-                g0 = only_finite(g0)
-                if V1 > 0:
-                    bad = tl.maximum(bad, tl.max(spoilt_values(g1).to(tl.float32), 1))
-                    g1 = only_finite(g1)
-                spoilt = tl.maximum(spoilt, tl.max(tl.where(visible, bad[None, :], 0.0), 1))
-            dv0 = tl.dot(weights.to(g0.dtype), g0, dv0, input_precision=PRECISION)
-            if V1 > 0:
-                dv1 = tl.dot(weights.to(g1.dtype), g1, dv1, input_precision=PRECISION)
             d_scores = weights * (d_weights - own[None, :])
             if MASKED:
                 d_scores = tl.where(visible, d_scores, 0.0)

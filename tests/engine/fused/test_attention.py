@@ -102,7 +102,7 @@ def test_errs_no_more_than_plain_pytorch(case, dtype, logits):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize(
-    ("c", "c_v"), [(1, 3), (3, 1), (16, 80), (17, 96), (24, 16), (80, 17), (96, 24), (200, 256), (256, 200)]
+    ("c", "c_v"), [(1, 3), (3, 3), (16, 80), (17, 96), (24, 16), (80, 17), (96, 24), (200, 256), (256, 200)]
 )
 def test_any_number_of_channels(c, c_v, dtype):
     layout = audio()
