@@ -47,7 +47,7 @@ SLOW = 2.0  # seconds, from which on a call is made once and remembered
 def main() -> None:
     """The command line."""
     parser = report.parser("attention", __doc__)
-    parser.add_argument("--channels", type=int, default=64, help="of q, k and v (default: 64)")
+    parser.add_argument("--channels", type=report.positive, default=64, help="of q, k and v (default: 64)")
     options = parser.parse_args()
     report.run("attention", Benchmark(options).sections(), options)
 

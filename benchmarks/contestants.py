@@ -133,13 +133,7 @@ def flex_over(layout: Layout, relevant: Tensor, *, enable_gqa: bool = False) -> 
     listed = chosen.argsort(dim=-1, descending=True, stable=True).int()
     count = chosen.sum(-1, dtype=torch.int32)
     if relevant.device.type == "cpu":
-        # No mask would be right here too, and faster; the results that are kept were taken with one.
-        seen, options = chosen > 0, None
-
-        def said_again(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-            return seen[batch, head, query // rows, key // columns]
-
-        blocks = BlockMask.from_kv_blocks(count, listed, BLOCK_SIZE=(rows, columns), mask_mod=said_again)
+        options, blocks = None, BlockMask.from_kv_blocks(count, listed, BLOCK_SIZE=(rows, columns))
     else:
         options = _flex_tiles(rows, columns)
         nothing = torch.zeros_like(count), torch.zeros_like(listed)

@@ -32,7 +32,7 @@ LIMIT = 3e9  # bytes
 def main() -> None:
     """The command line."""
     parser = report.parser("graph", __doc__)
-    parser.add_argument("--nodes", type=int, default=1_000_000, help="a square number (default: 1,000,000)")
+    parser.add_argument("--nodes", type=report.positive, default=1_000_000, help="a square number (default: 1,000,000)")
     options = parser.parse_args()
     nodes = 2_500 if options.quick else options.nodes
     if math.isqrt(nodes) ** 2 != nodes:

@@ -44,11 +44,26 @@ def parser(script: str, description: str | None) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     made.add_argument("--only", default="", help="only sections whose name contains this")
-    made.add_argument("--rounds", type=int, default=5, help="how often what is compared takes turns (default: 5)")
-    made.add_argument("--quick", action="store_true", help="tiny sizes, a few seconds: whether the script works")
-    made.add_argument("--device", type=torch.device, default="cpu", help="where to measure (default: cpu)")
-    made.add_argument("--out", type=Path, help="folder for the tables (Markdown) and all numbers (JSON)")
+    made.add_argument("--rounds", type=positive, default=5, help="how often what is compared takes turns (default: 5)")
+    made.add_argument("--quick", action="store_true", help="tiny sizes, half a minute: whether the script works")
+    made.add_argument("--device", type=device, default="cpu", help="where to measure (default: cpu)")
+    made.add_argument("--out", type=Path, help="folder for the tables and all numbers (default: print, write nothing)")
     return made
+
+
+def positive(text: str) -> int:
+    """A whole number above zero."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"expected a whole number above 0, got {text!r}")
+    return int(text)
+
+
+def device(text: str) -> torch.device:
+    """A device that is there."""
+    try:
+        return torch.empty(0, device=text).device
+    except (RuntimeError, AssertionError) as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not there: {str(error).splitlines()[0]}") from error
 
 
 def run(script: str, sections: Sequence[Section], options: argparse.Namespace) -> dict[str, Found]:

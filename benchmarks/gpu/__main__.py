@@ -55,7 +55,11 @@ def main() -> int:
     )
     parser.add_argument("--only", default="", help="only rows whose name contains this")
     parser.add_argument("--jobs", type=int, default=0, help="processes that build (default: half the CPUs, at most 8)")
-    parser.add_argument("--interpret", action="store_true", help="only the checks, tiny, in Triton's interpreter")
+    parser.add_argument(
+        "--interpret",
+        action="store_true",
+        help="tiny shapes in Triton's interpreter; only the checks, if no --sections",
+    )
     parser.add_argument("--build-row", nargs=2, metavar=("NUMBER", "DTYPE"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     default = "check" if options.interpret else "build,check,time"

@@ -1,0 +1,10 @@
+"""``python -m benchmarks``: what there is."""
+
+print(
+    """python -m benchmarks.attention  how fast and how large, against dense attention and others
+python -m benchmarks.quality    how near to dense attention, for time and memory
+python -m benchmarks.graph      a graph of a million nodes
+python -m benchmarks.gpu        the fused kernels on a GPU: built, checked, timed, tuned
+
+--help lists the options of each."""
+)
