@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 
 from gpa_nd.engine.fused.launch import Chip
+from gpa_nd.engine.fused.powers import power_of_two
 from gpa_nd.engine.fused.tuned import tunable
 
 Kernel = Literal["forward", "query gradient", "key gradient"]
@@ -86,8 +87,10 @@ def tiles_for(kernel: Kernel, dtype: torch.dtype, widest: int, owned: int, maske
     """
     table = NVIDIA if chip.is_nvidia or chip.is_interpreter else AMD
     tiles = next(tiles for most, tiles in table[kernel, dtype.itemsize] if widest <= most)
-    if power(owned) < tiles.rows:
-        return replace(tiles, rows=power(owned), warps=4 if dtype.itemsize == 2 and widest <= 128 else 8)
+    if power_of_two(owned, at_least=16) < tiles.rows:
+        return replace(
+            tiles, rows=power_of_two(owned, at_least=16), warps=4 if dtype.itemsize == 2 and widest <= 128 else 8
+        )
     if masked and chip.is_nvidia and tiles.rows >= 64:
         return replace(tiles, rows=32, warps=4) if kernel == "key gradient" else replace(tiles, warps=8)
     return tiles
@@ -106,8 +109,3 @@ def parts_of(channels: int, rows: int) -> tuple[int, int]:
     seconds = [0, *(power for power in powers if power >= 64 or rows >= 64)]
     fitting = [(a, b) for a in powers for b in seconds if b <= a and a + b >= channels]
     return min(fitting, key=lambda parts: (sum(parts), parts[1]))
-
-
-def power(number: int) -> int:
-    """The next power of two, at least 16."""
-    return max(16, 1 << (number - 1).bit_length())

@@ -32,6 +32,11 @@ class Chip:
         return self.name.startswith("sm_")
 
     @property
+    def precision(self) -> str:
+        """How float32 matrices are multiplied, to float32's own accuracy."""
+        return "tf32x3" if self.is_nvidia else "ieee"
+
+    @property
     def is_interpreter(self) -> bool:
         """Whether kernels are interpreted on the CPU."""
         return self.name == "interpreter"
@@ -74,3 +79,8 @@ def launch(kernel: Any, grid: Sequence[int], *arguments: object, **settings: obj
     device = next(x.device for x in arguments if isinstance(x, torch.Tensor))
     with torch.cuda.device(device) if device.type == "cuda" else nullcontext():  # Triton takes the current one
         kernel[tuple(grid)](*arguments, **settings)
+
+
+def with_whole_rows(x: torch.Tensor) -> torch.Tensor:
+    """x, copied if the channels of a row do not lie side by side, as the kernels read them."""
+    return x if x.stride(-1) == 1 else x.contiguous()

@@ -6,19 +6,20 @@ import math
 from dataclasses import dataclass
 
 import torch
+import triton
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from gpa_nd.engine.fused import selection_kernels as kernels
 from gpa_nd.engine.fused.groups import Groups
-from gpa_nd.engine.fused.launch import Chip, chip_of, launch
+from gpa_nd.engine.fused.launch import Chip, chip_of, launch, with_whole_rows
+from gpa_nd.engine.fused.powers import power_of_two
 from gpa_nd.engine.fused.selection_tiles import (
     PROGRAMS_PER_PROCESSOR,
     SUMS_AT_ONCE,
     Tile,
     channel_parts,
     pool_tile,
-    power_of_two,
     select_tile,
     sum_tile_of,
     tile_of,
@@ -86,7 +87,7 @@ def fused_select_keys(
         q_low *= -1 if scale < 0 else 0
     scores = _Scores(
         q_low=q_low,
-        k_low=_pool(k, groups, chip, _ceil_div(len(groups), tile.keys) * tile.keys),
+        k_low=_pool(k, groups, chip, triton.cdiv(len(groups), tile.keys) * tile.keys),
         keys=len(groups),
         channels=c,
         cells=cells,
@@ -168,14 +169,13 @@ class _Scores:
         """The settings that all kernels which compute affinities share."""
         stored = self.q_low.shape[2]
         main, rest = channel_parts(self.channels, tile.channels)
-        exact = "tf32x3" if self.chip.is_nvidia else "ieee"
         return {
             "STORED": stored,
             "MAIN": main,
             "REST": rest,
             "ROWS": tile.rows,
             "KEYS": tile.keys,
-            "PRECISION": exact if self.q_low.dtype == torch.float32 else "ieee",
+            "PRECISION": self.chip.precision if self.q_low.dtype == torch.float32 else "ieee",
             "EMULATED": self.chip.is_interpreter,
             "num_warps": tile.warps,
             "num_stages": tile.stages,
@@ -195,14 +195,13 @@ class _Chunk:
 def _pool(x: Tensor, groups: Groups, chip: Chip, stored: int, places: Tensor | None = None) -> Tensor:
     """(B·H, stored, channels) means of groups: row i is group ``places[i]``, or i; zeros after the last."""
     batch, heads, _, c = x.shape
-    if x.stride(-1) != 1:
-        x = x.contiguous()
+    x = with_whole_rows(x)
     channels = sum(channel_parts(c))
     low = torch.empty(batch * heads, stored, channels, dtype=x.dtype, device=x.device)
     tile = pool_tile(channels, groups.largest)
     launch(
         kernels.pool,
-        (batch * heads * _ceil_div(stored, tile.groups),),
+        (batch * heads * triton.cdiv(stored, tile.groups),),
         *(x, groups.order, groups.offsets_if_ragged, places, low),
         *(heads, len(groups), stored, groups.largest),
         *x.stride()[:3],
@@ -220,7 +219,7 @@ def _pool(x: Tensor, groups: Groups, chip: Chip, stored: int, places: Tensor | N
 
 def _log_sum_exp(scores: _Scores, tile: Tile) -> Float[Tensor, "h splits 2 rows"]:
     """Base-2 log-sum-exp of each coarse query, in as many parts as its keys are divided into: largest, and the rest."""
-    row_tiles = _ceil_div(scores.rows, tile.rows)
+    row_tiles = triton.cdiv(scores.rows, tile.rows)
     splits, per_split = _key_splits(scores.chip, scores.heads * row_tiles, scores.keys_stored // tile.keys)
     ranges = scores.ranges
     if ranges is not None:
@@ -256,7 +255,7 @@ def _cell_sums(scores: _Scores, tile: Tile, chunk: _Chunk, lse: Tensor | None, s
         )
         return
     slots = power_of_two(cells.largest)
-    programs = chunk.heads * _ceil_div(chunk.cells, tile.rows // slots)
+    programs = chunk.heads * triton.cdiv(chunk.cells, tile.rows // slots)
     key_splits, per_split = _key_splits(scores.chip, programs, tiles)
     launch(
         kernels.cell_sums,
@@ -289,7 +288,7 @@ def _chunks(scores: _Scores, tile: Tile) -> list[_Chunk]:
     heads, cells, per_cell = scores.heads, len(scores.cells), scores.keys_stored
     together = max(1, tile.rows // power_of_two(scores.cells.largest))
     heads_step = _even_step(heads, SUMS_AT_ONCE // (cells * per_cell))
-    tiles_step = _even_step(_ceil_div(cells, together), SUMS_AT_ONCE // (heads_step * together * per_cell))
+    tiles_step = _even_step(triton.cdiv(cells, together), SUMS_AT_ONCE // (heads_step * together * per_cell))
     return [
         _Chunk(head, min(heads_step, heads - head), cell, min(tiles_step * together, cells - cell))
         for head in range(0, heads, heads_step)
@@ -299,14 +298,11 @@ def _chunks(scores: _Scores, tile: Tile) -> list[_Chunk]:
 
 def _key_splits(chip: Chip, programs: int, tiles: int) -> tuple[int, int]:
     """Among how many programs the tiles of keys are divided so that no processor idles, and how many each has."""
-    per_split = _ceil_div(tiles, min(tiles, _ceil_div(PROGRAMS_PER_PROCESSOR * chip.processors, programs)))
-    return _ceil_div(tiles, per_split), per_split
+    per_split = triton.cdiv(tiles, min(tiles, triton.cdiv(PROGRAMS_PER_PROCESSOR * chip.processors, programs)))
+    return triton.cdiv(tiles, per_split), per_split
 
 
 def _even_step(count: int, at_most: int) -> int:
     """A step that divides ``count`` evenly into as few parts as steps of ``at_most``, or of 1, need."""
-    return _ceil_div(count, _ceil_div(count, max(1, at_most)))
-
-
-def _ceil_div(a: int, b: int) -> int:
-    return -(-a // b)
+    step: int = triton.cdiv(count, triton.cdiv(count, max(1, at_most)))
+    return step

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from gpa_nd.engine.fused.launch import Chip
+from gpa_nd.engine.fused.powers import power_of_two
 from gpa_nd.engine.fused.tuned import tunable
 
 SUMS_AT_ONCE = 2**24  # float32 sums held at a time: 64 MB
@@ -123,8 +124,3 @@ def select_tile(tiles: int) -> SelectTile:
     while tiles > in_block * BLOCKS_AT_MOST:
         in_block *= 2
     return SelectTile(power_of_two(-(-tiles // in_block)), in_block)
-
-
-def power_of_two(n: int, at_least: int = 1) -> int:
-    """The least power of two that is not below n."""
-    return max(at_least, 1 << (n - 1).bit_length())

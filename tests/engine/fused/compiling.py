@@ -38,6 +38,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 
 from gpa_nd import GPA, Layout
+from gpa_nd.engine.fused import call
 from gpa_nd.engine.fused import launch as launching
 from gpa_nd.engine.fused.launch import Chip
 from gpa_nd.ops import GraphDownsampler, GridDownsampler
@@ -377,7 +378,7 @@ def run_attend(attention: Any, case: Case) -> None:
     chosen = torch.arange(case.kappa).expand(1, case.heads, len(layout.query_cells), case.kappa).contiguous()
     logits = torch.zeros(chosen.shape, requires_grad=True) if case.extras == "logits" else None
     positions = (torch.arange(n_q), torch.arange(n_k)) if case.extras == "positions" else (None, None)
-    with patch.object(attention, "reach", lambda x: 2**31) if case.extras == "far apart" else nullcontext():
+    with patch.object(call, "reach", lambda x: 2**31) if case.extras == "far apart" else nullcontext():
         out = attention.attend(q, k, v, layout, chosen, logits, case.c**-0.5, *positions)
         torch.autograd.backward([out], [torch.empty_like(out)])
 

@@ -14,7 +14,7 @@ from gpa_nd.partitioners import GraphPartitioner
 from tests.conftest import CASES
 
 pytest.importorskip("triton")
-from gpa_nd.engine.fused import attention
+from gpa_nd.engine.fused import attention, call, gradients
 from gpa_nd.engine.fused.attention_settings import parts_of
 from gpa_nd.engine.fused.launch import interpreted
 from gpa_nd.engine.fused.lists import turned_round
@@ -196,9 +196,9 @@ def test_numbers_past_two_to_the_31_are_reached(which):
 
 
 def test_offsets_have_64_bits_where_a_tensor_needs_them():
-    assert attention.reach(torch.empty(9, 1, 2**24, 128, device="meta")) == 2**31
-    assert attention.reach(torch.empty(9, 1, 2**24, 127, device="meta")) < 2**31
-    assert attention.reach(torch.empty(1, 2**20, 16, 128, device="meta").transpose(1, 2)) == 2**31
+    assert call.reach(torch.empty(9, 1, 2**24, 128, device="meta")) == 2**31
+    assert call.reach(torch.empty(9, 1, 2**24, 127, device="meta")) < 2**31
+    assert call.reach(torch.empty(1, 2**20, 16, 128, device="meta").transpose(1, 2)) == 2**31
 
 
 # Which keys -----------------------------------------------------------------------------------------------------------
@@ -241,7 +241,7 @@ def test_lists_longer_than_a_block_of_equal_groups(kappa):
 @pytest.mark.parametrize("make", [lambda: audio(96, 2, 24), lambda: audio(95, 2, 24), skewed])
 @pytest.mark.parametrize("per_slot", [1, 3, 16])
 def test_a_key_that_every_cell_chose_is_shared_out(make, per_slot, monkeypatch):
-    monkeypatch.setattr(attention, "entries_per_slot", lambda *sizes: per_slot)
+    monkeypatch.setattr(gradients, "entries_per_slot", lambda *sizes: per_slot)
     layout = make()
     q, k, v = tokens(layout, heads=2, key_heads=1)
     giant = int(layout.members.sizes.argmax())
@@ -252,7 +252,7 @@ def test_a_key_that_every_cell_chose_is_shared_out(make, per_slot, monkeypatch):
 
 
 def test_split_lists_of_neighbours_and_of_other_heads_do_not_mix(monkeypatch):
-    monkeypatch.setattr(attention, "entries_per_slot", lambda *sizes: 3)
+    monkeypatch.setattr(gradients, "entries_per_slot", lambda *sizes: 3)
     layout = audio()
     q, k, v = tokens(layout, batch=2)
     assert_parity(layout, q, k, v, some_keys(layout, q, kappa=6))  # all keys by all four cells: two parts each
@@ -262,17 +262,17 @@ def test_split_lists_of_neighbours_and_of_other_heads_do_not_mix(monkeypatch):
 @pytest.mark.parametrize("cell", [1, 30, 64, 4096])
 def test_the_parts_of_split_lists_take_no_more_room_than_the_gradients(cell, groups):
     for length in (1, 40, 5000, 98304, 10**7):
-        assert 2 * length // attention.entries_per_slot(cell, length, groups) <= groups
+        assert 2 * length // gradients.entries_per_slot(cell, length, groups) <= groups
 
 
 def test_more_than_32_bits_can_count_is_refused():
     few, many = torch.empty(1, 4, 8, 16, device="meta"), torch.empty(1, 1, 2**31, 16, device="meta")
     relevant = torch.empty(1, 4, 2**20, 512, device="meta", dtype=torch.int64)
-    attention.check_reach(few, many[:, :, 1:], relevant[:, :, 1:])
+    call.check_reach(few, many[:, :, 1:], relevant[:, :, 1:])
     with pytest.raises(ValueError, match="fewer than 2³¹ of each, got 2147483648 keys"):
-        attention.check_reach(few, many, relevant[:, :, 1:])
+        call.check_reach(few, many, relevant[:, :, 1:])
     with pytest.raises(ValueError, match="got 2147483648 selected keys of a head"):
-        attention.check_reach(few, many[:, :, 1:], relevant)
+        call.check_reach(few, many[:, :, 1:], relevant)
 
 
 def test_a_coarse_key_may_be_named_twice():
