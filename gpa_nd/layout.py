@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Int
@@ -29,7 +29,8 @@ class Layout:
         key_members: the elements that Phase 2 gathers for each coarse key (line 15): n_k' disjoint lists, which may
             leave elements out. ``key_groups`` by default.
         key_ranges: (m, 2) int64, the coarse keys ``start … end − 1`` that each cell may see; all of them by default.
-        fine_cells: the cells of queries at full resolution, J^(l) = U_d(J'^(l)) (Definition 5, line 13).
+        fine_cells: the cells of queries at full resolution, J^(l) = U_d(J'^(l)) (Definition 5, line 13); computed where
+            they are not given.
 
     Raises:
         TypeError: an argument is not a :class:`Partition`, or ``key_ranges`` is not an integer tensor.
@@ -49,7 +50,7 @@ class Layout:
     key_groups: Partition
     key_members: Partition | None = None
     key_ranges: Int[Tensor, "m 2"] | None = None
-    fine_cells: Partition = field(init=False)
+    fine_cells: Partition = None  # type: ignore[assignment]  # never None after __post_init__
 
     def __post_init__(self) -> None:
         for name in ("query_groups", "query_cells", "key_groups", "key_members"):
@@ -73,7 +74,13 @@ class Layout:
         tensors = (*(part.order for part in parts), self.key_ranges)
         if len(devices := {str(t.device) for t in tensors if t is not None}) > 1:
             raise ValueError(f"layout: expected all of its parts on one device, got {' and '.join(sorted(devices))}")
-        self.fine_cells = self.query_groups.then(self.query_cells)
+        if self.fine_cells is None:
+            self.fine_cells = self.query_groups.then(self.query_cells)
+        got = len(self.fine_cells), self.fine_cells.num_elements
+        if got != (expected := (len(self.query_cells), self.query_groups.num_elements)):
+            raise ValueError(
+                f"fine_cells: expected {expected[0]} cells of {expected[1]} queries, got {got[0]} of {got[1]}"
+            )
 
     def __repr__(self) -> str:
         q, cells, k = self.query_groups, self.query_cells, self.key_groups

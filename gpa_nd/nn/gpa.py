@@ -173,8 +173,14 @@ class GPA(nn.Module):
                 f"{operator}: does not fit queries of shape {query_shape} and keys of shape {key_shape}, which are the "
                 f"axes of q and k between (batch, heads) and channels: {error}"
             ) from error
-        here = query_groups.order.device
-        return Layout(query_groups, query_cells.to(here), key_groups.to(here), key_members.to(here)).to(device)
+        fine_cells = query_groups.then(query_cells.to(query_groups.order.device))
+        return Layout(
+            query_groups.to(device),
+            query_cells.to(device),
+            key_groups.to(device),
+            key_members.to(device),
+            fine_cells=fine_cells.to(device),
+        )
 
 
 def _check_operator(name: str, operator: object, kind: type) -> None:

@@ -179,6 +179,8 @@ class _Scores:
             "EMULATED": self.chip.is_interpreter,
             "num_warps": tile.warps,
             "num_stages": tile.stages,
+            # Ranges need more registers than the assembler takes by itself.
+            **({"maxnreg": 255} if self.chip.is_nvidia and self.ranges is not None else {}),
         }
 
 
