@@ -63,9 +63,9 @@ class Groups:
 
     def pack(self, pack: int) -> Groups:
         """Every ``pack`` neighbours as one group."""
-        return (
-            self if pack == 1 else Groups(self.order, self.offsets[::pack].contiguous(), self.largest * pack, self.size)
-        )
+        if pack == 1:
+            return self
+        return Groups(self.order, self.offsets[::pack].contiguous(), self.largest * pack, self.size)
 
     def tiles(self, rows: int) -> tuple[int, Tensor]:
         """How many tiles there are, and the group of each; that table is read only where groups differ in size."""

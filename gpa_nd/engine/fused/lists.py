@@ -62,6 +62,7 @@ def turned_round(relevant: Int[Tensor, "b h m kappa"], groups: int, key_heads: i
     target, takers = merged(ordered // pack, ordered % pack)
     starts = torch.arange(heads, device=names.device)[:, None] * length
     before = torch.cat([target.new_zeros(heads, 1), target + 1], dim=1)  # entries that are kept, up to each
+    # Of entries that become one any may stay: all are of one cell, and only logits ask which of its κ they were.
     return Lists(
         torch.zeros_like(target).scatter_(1, target, entries.view(heads, length)).flatten(),
         starts + before.gather(1, offsets - starts),
