@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from examples.pose_morph.samples import COLUMNS, GAP, HEADER
+from examples.pose_morph.pictures.samples import COLUMNS, GAP, HEADER
 
 RUNS = Path("runs/pose_morph")
 STATIC = Path(__file__).parents[1] / "_static"

@@ -23,20 +23,25 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from examples.pose_morph.atomic import replace_file
-from examples.pose_morph.checkpoint import load_checkpoint, save_checkpoint
-from examples.pose_morph.discriminator import Discriminator
+from examples.pose_morph.data.patn import read_patn
 from examples.pose_morph.errors import UserError
-from examples.pose_morph.generator import Generator, Pose, draw_pose
-from examples.pose_morph.losses import discriminator_gan_loss, generator_gan_loss, r1_penalty, reconstruction_loss
-from examples.pose_morph.metrics import PROTOCOLS, score_pairs
-from examples.pose_morph.options import Options, identity_of, settings_of
-from examples.pose_morph.pair_stream import Batch, PairStream, take_pairs
-from examples.pose_morph.patn import read_patn
-from examples.pose_morph.perceptual import EfficientNetLite0, PerceptualDistance
+from examples.pose_morph.networks.discriminator import Discriminator
+from examples.pose_morph.networks.generator import Generator, Pose, draw_pose
+from examples.pose_morph.pictures.samples import save_samples
 from examples.pose_morph.presets import Preset
-from examples.pose_morph.run_log import RunLog
-from examples.pose_morph.samples import save_samples
+from examples.pose_morph.scores.metrics import PROTOCOLS, score_pairs
+from examples.pose_morph.scores.perceptual import EfficientNetLite0, PerceptualDistance
 from examples.pose_morph.stop_signal import StopSignal
+from examples.pose_morph.training.checkpoint import load_checkpoint, save_checkpoint
+from examples.pose_morph.training.losses import (
+    discriminator_gan_loss,
+    generator_gan_loss,
+    r1_penalty,
+    reconstruction_loss,
+)
+from examples.pose_morph.training.options import Options, identity_of, settings_of
+from examples.pose_morph.training.pair_stream import Batch, PairStream, take_pairs
+from examples.pose_morph.training.run_log import RunLog
 
 SAMPLE_ROWS = 6
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from examples.pose_morph.pose import BONES
+from examples.pose_morph.data.pose import BONES
 
 STANDING = torch.tensor(
     [

@@ -14,16 +14,16 @@ import torch
 from rich.console import Console
 
 from examples.pose_morph import presets, train
-from examples.pose_morph.checkpoint import load_checkpoint
-from examples.pose_morph.discriminator import Discriminator
+from examples.pose_morph.data.patn import read_patn
+from examples.pose_morph.data.pose import heatmaps
 from examples.pose_morph.errors import UserError
-from examples.pose_morph.generator import Generator, draw_pose
-from examples.pose_morph.options import Options
-from examples.pose_morph.pair_stream import PairStream, take_pairs
-from examples.pose_morph.patn import read_patn
-from examples.pose_morph.pose import heatmaps
+from examples.pose_morph.networks.discriminator import Discriminator
+from examples.pose_morph.networks.generator import Generator, draw_pose
 from examples.pose_morph.presets import Level, ModelSettings, Preset, TrainingSettings
 from examples.pose_morph.train import decay, evenly
+from examples.pose_morph.training.checkpoint import load_checkpoint
+from examples.pose_morph.training.options import Options
+from examples.pose_morph.training.pair_stream import PairStream, take_pairs
 
 TINY = Preset(
     ModelSettings(
@@ -285,5 +285,5 @@ def test_resuming_on_other_data_is_refused(people, tmp_path):
     run(people, tmp_path / "run", max_steps=1, eval_pairs=1)
     table = next(people.glob("fas*annotation-train.csv"))
     table.write_text(table.read_text().replace("20", "21"))
-    with pytest.raises(UserError, match="data: the pictures, keypoints or pairs are not those"):
+    with pytest.raises(UserError, match="data: the names, keypoints or pairs are not those"):
         run(people, tmp_path / "run", max_steps=2, resume=True)

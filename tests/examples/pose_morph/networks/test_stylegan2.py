@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from examples.pose_morph.stylegan2 import (
+from examples.pose_morph.networks.stylegan2 import (
     Blur,
     DownBlock,
     EqualConv2d,

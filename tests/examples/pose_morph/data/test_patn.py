@@ -7,7 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from examples.pose_morph.patn import DataError, fit, read_patn
+from examples.pose_morph.data.patn import read_patn
+from examples.pose_morph.data.pose_data import DataError, fit
 
 SIZE = (64, 40)
 
@@ -19,16 +20,17 @@ def annotation(people: Path) -> Path:
 
 def test_reads_pictures_pairs_and_joints(people):
     data = read_patn(people, "train", SIZE)
-    assert data.images.shape == (6, 3, 64, 40)
-    assert data.images.dtype == torch.uint8
-    assert data.keypoints.shape == (6, 18, 2)
+    assert len(data) == 6
+    assert data[0].image.shape == (3, 64, 40)
+    assert data[0].image.dtype == torch.uint8
+    assert data[0].keypoints.shape == (18, 2)
     named = {(data.names[a], data.names[b]) for a, b in data.pairs.tolist()}
     lines = (people / "fasion-resize-pairs-train.csv").read_text().split()[1:]
     assert named == {tuple(line.split(",")) for line in lines}
     assert data.notes == []
     with Image.open(people / "train" / data.names[2]) as picture:
         x, y = data.keypoints[2, 0].int().tolist()
-        assert tuple(data.images[2, :, y, x].tolist()) == picture.getpixel((x, y))
+        assert tuple(data[2].image[:, y, x].tolist()) == picture.getpixel((x, y))
 
 
 def test_minus_one_is_an_unknown_joint(people):

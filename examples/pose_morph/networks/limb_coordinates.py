@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from examples.pose_morph.pose import facing
+from examples.pose_morph.data.pose import facing
 
 
 @dataclass(frozen=True)

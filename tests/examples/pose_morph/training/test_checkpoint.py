@@ -6,8 +6,8 @@ import pickle
 import pytest
 import torch
 
-from examples.pose_morph.checkpoint import load_checkpoint, save_checkpoint
 from examples.pose_morph.errors import UserError
+from examples.pose_morph.training.checkpoint import load_checkpoint, save_checkpoint
 
 
 def test_what_is_saved_is_loaded(tmp_path):

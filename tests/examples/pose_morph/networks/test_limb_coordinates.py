@@ -2,7 +2,7 @@
 
 import torch
 
-from examples.pose_morph.limb_coordinates import (
+from examples.pose_morph.networks.limb_coordinates import (
     BACKGROUND_CHANNELS,
     CHANNELS,
     HEAD,

@@ -5,8 +5,8 @@ import json
 import pytest
 import torch
 
-from examples.pose_morph.metrics import PROTOCOLS, score_pairs, ssim_gaussian, to_bytes
-from examples.pose_morph.pair_stream import Batch
+from examples.pose_morph.scores.metrics import PROTOCOLS, score_pairs, ssim_gaussian, to_bytes
+from examples.pose_morph.training.pair_stream import Batch
 
 
 def grey(value: float) -> torch.Tensor:

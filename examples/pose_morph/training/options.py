@@ -9,7 +9,7 @@ import tyro
 from examples.pose_morph.errors import UserError
 from examples.pose_morph.presets import PRESETS, AttentionName, Preset, PresetName
 
-PEOPLE = Path(__file__).parent / "people"
+PEOPLE = Path(__file__).parents[1] / "people"
 
 Count = Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")]
 Folder = Annotated[Path, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="")]

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from examples.pose_morph.stylegan2 import DownBlock, EqualConv2d, ModulatedConv2d, StyledConv
+from examples.pose_morph.networks.stylegan2 import DownBlock, EqualConv2d, ModulatedConv2d, StyledConv
 from gpa_nd.nn import CopyAttention
 
 IMAGE = 3

@@ -6,10 +6,11 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.utils.data import default_collate
 
+from examples.pose_morph.data.pose import apply_affine, mirror, random_affine
+from examples.pose_morph.data.pose_data import PoseData
 from examples.pose_morph.errors import UserError
-from examples.pose_morph.patn import PosePairs
-from examples.pose_morph.pose import apply_affine, mirror, random_affine
 
 State = dict[str, Tensor | int]
 
@@ -28,17 +29,16 @@ def to_image(pixels: Tensor) -> Float[Tensor, "..."]:
     return pixels.float() / 127.5 - 1
 
 
-def take_pairs(data: PosePairs, which: Tensor) -> Batch:
+def take_pairs(data: PoseData, which: Tensor) -> Batch:
     """Return the pairs with the numbers ``which``."""
-    first, second = data.pairs[which].unbind(dim=1)
-    images, keypoints = data.images, data.keypoints
-    return Batch(to_image(images[first]), keypoints[first], to_image(images[second]), keypoints[second])
+    first, second = (default_collate([data[number] for number in side]) for side in data.pairs[which].t().tolist())
+    return Batch(to_image(first.image), first.keypoints, to_image(second.image), second.keypoints)
 
 
 class PairStream:
     """Batches in random order, each pair once per epoch; all chance comes from one generator."""
 
-    def __init__(self, data: PosePairs, batch_size: int, seed: int, *, mirrored: bool, tau: float) -> None:
+    def __init__(self, data: PoseData, batch_size: int, seed: int, *, mirrored: bool, tau: float) -> None:
         """Start the stream; ``mirrored`` flips whole pairs half of the time, ``tau`` is the affine maps' strength."""
         self.data, self.batch_size, self.mirrored, self.tau = data, batch_size, mirrored, tau
         self.generator = torch.Generator().manual_seed(seed)
@@ -58,14 +58,14 @@ class PairStream:
                 f"{len(self.data.pairs)}"
             )
         if state["digest"] != self._digest():
-            raise UserError("data: the pictures, keypoints or pairs are not those that the run was started with")
+            raise UserError("data: the names, keypoints or pairs are not those that the run was started with")
         self.generator.set_state(state["generator"])
         self.order, self.position = state["order"], int(state["position"])
 
     def _digest(self) -> int:
         """A number that changes with the data."""
-        digest = 0
-        for part in (self.data.pairs, self.data.keypoints, self.data.images):
+        digest = zlib.crc32("\n".join(self.data.names).encode())
+        for part in (self.data.pairs, self.data.keypoints):
             digest = zlib.crc32(part.contiguous().numpy().data, digest)
         return digest
 

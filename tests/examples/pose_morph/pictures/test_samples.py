@@ -3,8 +3,8 @@
 import torch
 from PIL import Image
 
-from examples.pose_morph.pair_stream import Batch
-from examples.pose_morph.samples import COLUMNS, GAP, HEADER, draw_skeleton, save_samples
+from examples.pose_morph.pictures.samples import COLUMNS, GAP, HEADER, draw_skeleton, save_samples
+from examples.pose_morph.training.pair_stream import Batch
 
 
 def test_the_grid_shows_each_picture_in_its_column(tmp_path, standing):

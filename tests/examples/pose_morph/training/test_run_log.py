@@ -1,6 +1,6 @@
 import json
 
-from examples.pose_morph.run_log import RunLog
+from examples.pose_morph.training.run_log import RunLog
 
 
 def test_a_resumed_log_drops_what_came_after_the_checkpoint_and_a_line_that_a_kill_cut_short(tmp_path):

@@ -8,9 +8,9 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from examples.pose_morph.atomic import replace_file
-from examples.pose_morph.metrics import to_bytes
-from examples.pose_morph.pair_stream import Batch
-from examples.pose_morph.pose import BONES
+from examples.pose_morph.data.pose import BONES
+from examples.pose_morph.scores.metrics import to_bytes
+from examples.pose_morph.training.pair_stream import Batch
 
 COLUMNS = ("source", "source pose", "target pose", "result", "truth")
 CELL_HEIGHT, HEADER, GAP = 192, 24, 6

@@ -7,8 +7,13 @@ import pytest
 import torch
 
 from examples.pose_morph.errors import UserError
-from examples.pose_morph.losses import discriminator_gan_loss, generator_gan_loss, r1_penalty, reconstruction_loss
-from examples.pose_morph.perceptual import EfficientNetLite0, PerceptualDistance
+from examples.pose_morph.scores.perceptual import EfficientNetLite0, PerceptualDistance
+from examples.pose_morph.training.losses import (
+    discriminator_gan_loss,
+    generator_gan_loss,
+    r1_penalty,
+    reconstruction_loss,
+)
 
 
 def test_gan_losses_at_zero_are_logarithms_of_two():

@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from examples.pose_morph.discriminator import Discriminator
-from examples.pose_morph.generator import Generator, draw_pose
-from examples.pose_morph.limb_coordinates import MEMBERSHIP, PARTS
-from examples.pose_morph.losses import r1_penalty
+from examples.pose_morph.networks.discriminator import Discriminator
+from examples.pose_morph.networks.generator import Generator, draw_pose
+from examples.pose_morph.networks.limb_coordinates import MEMBERSHIP, PARTS
 from examples.pose_morph.presets import CHALEARN512, DEEPFASHION256, DEMO, Level, ModelSettings
+from examples.pose_morph.training.losses import r1_penalty
 from gpa_nd import GPA
 from gpa_nd.nn import CopyAttention
 

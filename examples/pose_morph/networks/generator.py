@@ -7,12 +7,12 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from examples.pose_morph import limb_coordinates
-from examples.pose_morph.attention import make_attention
-from examples.pose_morph.pose import JOINTS, heatmaps
+from examples.pose_morph.data.pose import JOINTS, heatmaps
+from examples.pose_morph.networks import limb_coordinates
+from examples.pose_morph.networks.attention import make_attention
+from examples.pose_morph.networks.stylegan2 import upsample_rgb
+from examples.pose_morph.networks.unet import IMAGE, DecoderBlock, Encoder, ToRGB
 from examples.pose_morph.presets import Level, ModelSettings
-from examples.pose_morph.stylegan2 import upsample_rgb
-from examples.pose_morph.unet import IMAGE, DecoderBlock, Encoder, ToRGB
 from gpa_nd.nn import CopyAttention
 
 

@@ -6,10 +6,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from examples.pose_morph.pose import JOINTS
+from examples.pose_morph.data.pose import JOINTS
+from examples.pose_morph.networks.stylegan2 import SQRT2, EqualConv2d, EqualLinear, minibatch_std
+from examples.pose_morph.networks.unet import IMAGE, Encoder
 from examples.pose_morph.presets import ModelSettings
-from examples.pose_morph.stylegan2 import SQRT2, EqualConv2d, EqualLinear, minibatch_std
-from examples.pose_morph.unet import IMAGE, Encoder
 
 
 class Discriminator(nn.Module):

@@ -8,8 +8,8 @@ from jaxtyping import Float
 from skimage.metrics import structural_similarity
 from torch import Tensor
 
-from examples.pose_morph import limb_coordinates
-from examples.pose_morph.pair_stream import Batch
+from examples.pose_morph.networks import limb_coordinates
+from examples.pose_morph.training.pair_stream import Batch
 
 PROTOCOLS = {
     "ssim_gaussian": "scikit-image structural_similarity, 8-bit RGB, Gaussian window sigma 1.5, no sample covariance; "

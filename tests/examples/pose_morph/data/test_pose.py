@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from examples.pose_morph.pose import (
+from examples.pose_morph.data.pose import (
     JOINTS,
     MIRRORED,
     apply_affine,

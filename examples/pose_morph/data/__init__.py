@@ -1,0 +1,1 @@
+"""Poses, and data folders as people have them."""

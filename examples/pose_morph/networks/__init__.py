@@ -1,0 +1,1 @@
+"""The networks: two UNets of StyleGAN2 blocks, the copy attention between them, the discriminator."""

@@ -1,0 +1,1 @@
+"""Scores, each under a name that says how it is computed."""
