@@ -8,7 +8,8 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from examples.pose_morph.pictures.samples import COLUMNS, GAP, HEADER
+from examples.pose_morph.pictures.samples import COLUMNS
+from examples.pose_morph.pictures.sheet import GAP, HEADER
 
 RUNS = Path("runs/pose_morph")
 STATIC = Path(__file__).parents[1] / "_static"

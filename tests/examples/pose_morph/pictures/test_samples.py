@@ -3,7 +3,9 @@
 import torch
 from PIL import Image
 
-from examples.pose_morph.pictures.samples import COLUMNS, GAP, HEADER, draw_skeleton, save_samples
+from examples.pose_morph.pictures.samples import COLUMNS, save_samples
+from examples.pose_morph.pictures.sheet import GAP, HEADER
+from examples.pose_morph.pictures.skeleton import draw_skeleton
 from examples.pose_morph.training.pair_stream import Batch
 
 
