@@ -8,18 +8,27 @@ from typing import Literal, NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from examples.pose_morph.data.pose import scale_keypoints
+from examples.pose_morph.data.rgb import as_rgb
 from examples.pose_morph.errors import UserError
 
 Phase = Literal["train", "test"]
 
+ASK_THE_DOCTOR = (
+    "python -m examples.pose_morph.doctor --data FOLDER names every such file, and --write-left-out leaves them out"
+)
+
 
 class DataError(UserError):
     """The data cannot be used; the message says what is missing and where."""
+
+
+class UnusablePicture(ValueError):
+    """A picture cannot be used; the message is why, to follow "picture(s)", and names no file."""
 
 
 class Portrait(NamedTuple):
@@ -30,45 +39,56 @@ class Portrait(NamedTuple):
 
 
 class PictureStore(ABC):
-    """Where pictures lie. Stores are sent to worker processes, so they hold paths, not open files."""
+    """Where pictures lie. Stores are sent to worker processes, so they hold paths, not open files.
+
+    Attributes:
+        folder: What the names are below of.
+    """
+
+    folder: Path
 
     @abstractmethod
-    def why_not(self, name: str) -> str | None:
-        """Return why a picture cannot be used, to follow "picture(s)", or None; only its header is read."""
+    def size(self, name: str) -> tuple[int, int]:
+        """Return height and width, from the picture's header alone.
+
+        Raises:
+            UnusablePicture: there is no such picture, or it does not begin like one.
+        """
 
     @abstractmethod
-    def read(self, name: str) -> Image.Image:
-        """Return the decoded picture as RGB.
+    def decode(self, name: str) -> Image.Image:
+        """Return the picture as it is stored, in whatever mode, wholly decoded.
 
         Raises:
             DataError: it cannot be decoded; the message names the file.
         """
 
-
-@dataclass(frozen=True)
-class FolderStore(PictureStore):
-    """Files below a folder; a name is a path from there."""
-
-    folder: Path
-
-    def why_not(self, name: str) -> str | None:
-        """See whether the file is there and begins like a picture."""
-        if not (self.folder / name).is_file():
-            return "are not in the folder"
-        try:
-            with Image.open(self.folder / name):
-                return None
-        except (UnidentifiedImageError, OSError):
-            return "cannot be read as pictures"
+    @abstractmethod
+    def names(self) -> list[str]:
+        """Return the names of all pictures that lie there, in order."""
 
     def read(self, name: str) -> Image.Image:
-        """Decode the file."""
-        path = self.folder / name
+        """Return the decoded picture as RGB.
+
+        Raises:
+            DataError: it cannot be decoded or converted; the message names the file and says what to do.
+        """
         try:
-            with Image.open(path) as picture:
-                return picture.convert("RGB")
-        except (UnidentifiedImageError, OSError) as error:
-            raise DataError(f"data: {path} cannot be read as a picture ({error})") from error
+            picture = self.decode(name)
+        except DataError as error:
+            raise DataError(f"{error}; {ASK_THE_DOCTOR}") from error
+        try:
+            return as_rgb(picture)
+        except ValueError as error:
+            raise DataError(f"data: {self.folder / name}: {error}; {ASK_THE_DOCTOR}") from error
+
+    def why_not(self, name: str) -> str | None:
+        """Return why a picture cannot be used, to follow "picture(s)", or None; only its header is read."""
+        try:
+            self.size(name)
+        except UnusablePicture as error:
+            return str(error)
+        return None
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,29 +126,6 @@ class PoseData(Dataset[Portrait]):
             scale = keypoints.new_tensor([picture.width / self.frame[1], picture.height / self.frame[0]])
             keypoints = (keypoints + 0.5) * scale - 0.5
         return fit(picture, keypoints, self.size)
-
-
-def usable(
-    names: list[str], joints: dict[str, Float[Tensor, "18 2"]], store: PictureStore, phase: str
-) -> tuple[list[str], list[str]]:
-    """Return the names that can be used, and notes that count and explain what is left out."""
-    kept, lost = [], {}
-    for name in names:
-        if name not in joints:
-            reason = "have no row in the annotation"
-        elif not bool(torch.isfinite(joints[name]).any()):
-            reason = "have no known keypoint"
-        else:
-            reason = store.why_not(name)
-        if reason is None:
-            kept.append(name)
-        else:
-            lost.setdefault(reason, []).append(name)
-    notes = [
-        f"{phase}: {len(those)} picture(s) of the pairs {reason}: {', '.join([*those[:3], '…'][: len(those)])}"
-        for reason, those in lost.items()
-    ]
-    return kept, notes
 
 
 def fit(picture: Image.Image, keypoints: Float[Tensor, "18 2"], size: tuple[int, int]) -> Portrait:

@@ -115,7 +115,7 @@ def test_unusable_pictures_are_left_out_counted_and_named(people):
     notes = "\n".join(data.notes)
     assert "1 picture(s) of the pairs are not in the folder: train0_0.jpg" in notes
     assert "1 picture(s) of the pairs cannot be read as pictures: train1_1.jpg" in notes
-    assert "1 picture(s) of the pairs have no row in the annotation: train2_0.jpg" in notes
+    assert "1 picture(s) of the pairs have no keypoints in fasion-resize-annotation-train.csv: train2_0.jpg" in notes
     assert "6 of 7 pairs are left out" in notes
 
 

@@ -1,0 +1,139 @@
+"""The ways in which people keep such data on disk, by name, and how a folder's is found out."""
+
+from itertools import islice
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from examples.pose_morph.data.folder_store import FolderStore
+from examples.pose_morph.data.frames import list_frames, locate_frames
+from examples.pose_morph.data.gfla import FRAME, list_cfld, list_gfla
+from examples.pose_morph.data.listing import Listing, select
+from examples.pose_morph.data.nted import list_nted, locate_nted
+from examples.pose_morph.data.patn import list_patn, locate
+from examples.pose_morph.data.pose_data import DataError, Phase, PoseData, UnusablePicture
+from examples.pose_morph.data.single import list_single, locate_single
+from examples.pose_morph.data.tables import annotation_rows
+
+Found = Literal["patn", "gfla", "cfld", "nted", "frames", "single"]
+Profile = Literal["auto", "patn", "gfla", "cfld", "nted", "frames", "single"]
+
+PROFILES: tuple[Found, ...] = ("patn", "gfla", "cfld", "nted", "frames", "single")
+
+LOOKED_AT = 200
+"""Pictures that are looked at to find out which frame their keypoints are in."""
+
+
+def read_data(root: Path, phase: Phase, size: tuple[int, int], profile: Profile = "auto") -> PoseData:
+    """Read one phase of a folder and fit its pictures to ``size`` (height, width); see the profiles' files.
+
+    What cannot be used is left out and counted in ``notes``: what is missing, what does not begin like a picture, what
+    has no keypoint in the frame, and what ``{root}/left_out.txt`` names.
+
+    Raises:
+        DataError: no profile fits, more than one does, a file or column is missing, or nothing is left.
+    """
+    return select(list_data(root, phase, size, profile), root, phase, size)
+
+
+def list_data(root: Path, phase: Phase, size: tuple[int, int], profile: Profile = "auto") -> Listing:
+    """Read the tables of one phase in the named profile."""
+    if not root.is_dir():
+        raise DataError(f"data: there is no folder {root}")
+    match find_profile(root, phase) if profile == "auto" else profile:
+        case "patn":
+            return list_patn(root, phase)
+        case "gfla":
+            return list_gfla(root, phase)
+        case "cfld":
+            return list_cfld(root, phase)
+        case "nted":
+            return list_nted(root, phase, size)
+        case "frames":
+            return list_frames(root, phase)
+        case "single":
+            return list_single(root, phase)
+        case unknown:
+            raise DataError(f"profile: expected auto or one of {', '.join(PROFILES)}, got {unknown}")
+
+
+def find_profile(root: Path, phase: Phase) -> Found:
+    """Return the one profile that fits what lies in a folder.
+
+    Raises:
+        DataError: none fits, or more than one; the message says why for each.
+    """
+    if not root.is_dir():
+        raise DataError(f"data: there is no folder {root}")
+    against = {profile: _why_not(profile, root, phase) for profile in PROFILES}
+    fitting = [profile for profile, reason in against.items() if reason is None]
+    if len(fitting) == 1:
+        return fitting[0]
+    if fitting:
+        raise DataError(
+            f"data: {root} could be {' or '.join(fitting)} for {phase}; say which one with --profile, as in --profile "
+            f"{fitting[0]}"
+        )
+    reasons = (f"  {profile}: {(reason or '').removeprefix('data: ')}" for profile, reason in against.items())
+    raise DataError("\n".join([f"data: no profile fits {root} for {phase}", *reasons]))
+
+
+def _why_not(profile: Found, root: Path, phase: Phase) -> str | None:
+    """Return what speaks against a profile, without reading its tables to the end."""
+    try:
+        match profile:
+            case "patn" | "gfla":
+                folder, _, annotation = locate(root, phase, (phase,))
+                frame = _frame_of(folder, annotation)
+                if profile == "patn" and frame == "DeepFashion's":
+                    return f"the keypoints in {annotation.name} are in a frame of 256x176, not in the stored pictures'"
+                if profile == "gfla" and frame == "the picture's":
+                    return (
+                        f"the keypoints in {annotation.name} are in the stored pictures' frame, not in one of 256x176"
+                    )
+            case "cfld":
+                locate(root, phase, (f"{phase}_highres",))
+            case "nted":
+                locate_nted(root, phase)
+            case "frames":
+                locate_frames(root, phase)
+            case "single":
+                tables = sorted(path.name for path in root.glob("*pairs*.*"))
+                if tables:
+                    return f"there are pairs ({', '.join(tables)}), which it would not use"
+                locate_single(root, phase)
+    except DataError as error:
+        return str(error)
+    return None
+
+
+def _frame_of(folder: Path, annotation: Path) -> Literal["the picture's", "DeepFashion's", "either"]:
+    """Say whether keypoints are in the stored picture's frame (PATN) or in one of 256x176 (GFLA).
+
+    The frame is the one that holds the joints; if both do, the one in whose middle people stand.
+    """
+    store = FolderStore(folder)
+    in_picture, in_fashion = [], []
+    for name, points in islice(annotation_rows(annotation), LOOKED_AT):
+        known = points[torch.isfinite(points).all(dim=1)]
+        try:
+            size = store.size(name)
+        except UnusablePicture:
+            continue
+        in_picture.append(known / known.new_tensor([size[1], size[0]]))
+        in_fashion.append(known / known.new_tensor([FRAME[1], FRAME[0]]))
+    if not sum(map(len, in_picture)):
+        return "either"
+    picture, fashion = torch.cat(in_picture), torch.cat(in_fashion)
+    if torch.equal(picture, fashion):  # stored at 256x176: both are the same, and PATN's is the plain name
+        return "the picture's"
+    fits_picture, fits_fashion = (
+        bool((joints.amax(dim=1) <= 1).float().mean() > 0.95) for joints in (picture, fashion)
+    )
+    if fits_picture != fits_fashion:
+        return "the picture's" if fits_picture else "DeepFashion's"
+    off_picture, off_fashion = (float((joints.mean(dim=0) - 0.5).abs().max()) for joints in (picture, fashion))
+    if abs(off_picture - off_fashion) < 0.1:
+        return "either"
+    return "the picture's" if off_picture < off_fashion else "DeepFashion's"
