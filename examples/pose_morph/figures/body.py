@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from examples.pose_morph.errors import UserError
 from examples.pose_morph.figures.poses import Arm, Leg, Pose
 
-INSTALL_HINT = "rendering needs the body model: pip install anny warp-lang (and torch, installed before them)"
+INSTALL_HINT = "rendering needs the body model: python -m pip install anny warp-lang (after torch)"
 
 # OpenPose order. Limb joints are bone heads; the neck is the middle of the shoulders; the face lies on the surface.
 LIMB_BONES = {
@@ -105,14 +106,14 @@ class Body:
     """Anny's full body with the MakeHuman rig, posed by anatomical angles.
 
     Raises:
-        ImportError: with the packages to install, if Anny is missing.
+        UserError: with the packages to install, if Anny is missing.
     """
 
     def __init__(self) -> None:
         try:
             import anny
         except ImportError as error:
-            raise ImportError(INSTALL_HINT) from error
+            raise UserError(INSTALL_HINT) from error
         self.model: Any = anny.Anny(rig="makehuman")
         self.bones = {name: i for i, name in enumerate(self.model.bone_labels)}
         self.faces = self.model.get_triangular_faces().numpy().astype(np.int32)

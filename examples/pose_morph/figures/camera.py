@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from examples.pose_morph.errors import UserError
 from examples.pose_morph.figures.body import INSTALL_HINT, PosedBody, RestFields
 from examples.pose_morph.figures.wardrobe import Look
 
-HEIGHT, WIDTH = 128, 80
 LIGHT = np.array([-0.45, -0.75, 0.5]) / np.linalg.norm([-0.45, -0.75, 0.5])
 
 
@@ -54,7 +54,7 @@ def _warp() -> tuple[Any, Any]:
     try:
         import warp as wp
     except ImportError as error:
-        raise ImportError(INSTALL_HINT) from error
+        raise UserError(INSTALL_HINT) from error
 
     @wp.kernel
     def cast(
@@ -81,24 +81,34 @@ def dressed(body: PosedBody, look: Look, fields: RestFields, faces: np.ndarray) 
     return body.vertices + thickness[:, None] * _normals(body.vertices, faces)
 
 
-def frame_body(vertices: np.ndarray, height: float, rng: np.random.Generator) -> tuple[View, float]:
-    """Fit a body into the frame.
+def frame_body(
+    vertices: np.ndarray, height: float, rng: np.random.Generator, size: tuple[int, int]
+) -> tuple[View, float]:
+    """Fit a body into a frame of `size` (height, width) in pixels.
 
     Returns:
         The view, and how much of the size it would have without the frame's limits is left (1 = all).
     """
     low, high = vertices.min(0), vertices.max(0)
-    wanted = (114 + 24 * (height - 1.7)) / height
-    scale = min(wanted, (HEIGHT - 5) / (high[2] - low[2]), (WIDTH - 4) / (high[0] - low[0]))
-    free_rows = HEIGHT - 4 - scale * (high[2] - low[2])
-    free_columns = WIDTH - 3 - scale * (high[0] - low[0])
-    top = 2 + rng.uniform(0.3, 0.7) * free_rows + scale * high[2]
-    left = 1.5 + rng.uniform(0.3, 0.7) * free_columns - scale * low[0]
+    unit = size[0] / 128  # margins and sizes below are pixels of a frame 128 high
+    wanted = unit * (114 + 24 * (height - 1.7)) / height
+    scale = min(wanted, (size[0] - 5 * unit) / (high[2] - low[2]), (size[1] - 4 * unit) / (high[0] - low[0]))
+    free_rows = size[0] - 4 * unit - scale * (high[2] - low[2])
+    free_columns = size[1] - 3 * unit - scale * (high[0] - low[0])
+    top = 2 * unit + rng.uniform(0.3, 0.7) * free_rows + scale * high[2]
+    left = 1.5 * unit + rng.uniform(0.3, 0.7) * free_columns - scale * low[0]
     return View(scale, left, top), scale / wanted
 
 
 def photograph(
-    body: PosedBody, look: Look, fields: RestFields, faces: np.ndarray, view: View, *, oversample: int = 3
+    body: PosedBody,
+    look: Look,
+    fields: RestFields,
+    faces: np.ndarray,
+    view: View,
+    size: tuple[int, int],
+    *,
+    oversample: int = 3,
 ) -> Photo:
     """Render one body.
 
@@ -108,13 +118,15 @@ def photograph(
         fields: rest-pose fields of the vertices.
         faces: `(m, 3)` triangles.
         view: the projection.
+        size: height and width of the picture.
         oversample: rays per pixel along each side; odd, so that one ray meets the pixel's centre.
     """
     if oversample % 2 != 1:
         raise ValueError(f"oversample: expected an odd number, got {oversample}")
     wp, cast = _warp()
     vertices = dressed(body, look, fields, faces)
-    rows, columns = HEIGHT * oversample, WIDTH * oversample
+    height, width = size
+    rows, columns = height * oversample, width * oversample
     z = (view.top - (np.arange(rows) + 0.5) / oversample) / view.scale
     x = ((np.arange(columns) + 0.5) / oversample - view.left) / view.scale
     origins = np.stack(np.broadcast_arrays(x[None, :], -5.0, z[:, None]), axis=-1).reshape(-1, 3)
@@ -147,7 +159,7 @@ def photograph(
     canvas = above + (below - above) * np.linspace(0, 1, rows)[:, None, None] * np.ones((1, columns, 1))
     canvas = canvas.reshape(-1, 3)
     canvas[hit] = np.clip(look.colour(under) * shading[:, None], 0, 255)
-    pixels = canvas.reshape(HEIGHT, oversample, WIDTH, oversample, 3).mean((1, 3))
+    pixels = canvas.reshape(height, oversample, width, oversample, 3).mean((1, 3))
 
     rest_points = np.full((len(origins), 3), np.nan, dtype=np.float32)
     rest_points[hit] = under.xyz
@@ -155,6 +167,6 @@ def photograph(
     rest_points = rest_points.reshape(rows, columns, 3)[middle::oversample, middle::oversample]
 
     joints = np.rint(view.project(body.joints)).astype(int)
-    outside = (joints < 0).any(1) | (joints >= (HEIGHT, WIDTH)).any(1)
+    outside = (joints < 0).any(1) | (joints >= size).any(1)
     joints[outside | body.hidden] = -1
     return Photo(np.rint(pixels).astype(np.uint8), rest_points, joints)

@@ -1,0 +1,67 @@
+"""PATN's annotation table: a line ``name: keypoints_y: keypoints_x`` per picture, whole pixels, -1 where not known."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from examples.pose_morph.atomic import replace_file
+from examples.pose_morph.data.pose import JOINTS
+from examples.pose_morph.errors import UserError
+
+HEADER = "name:keypoints_y:keypoints_x"
+
+
+def annotation_row(name: str, joints: Float[Tensor, "18 2"]) -> str:
+    """Return the line of one picture; ``joints`` are (x, y), NaN where not known.
+
+    >>> annotation_row("a.jpg", torch.tensor([[1.0, 2.4], [torch.nan, 3.0]]))
+    'a.jpg: [2, -1]: [1, -1]'
+    """
+    known = torch.isfinite(joints).all(dim=1, keepdim=True)
+    x, y = torch.where(known, joints.round(), -1).int().t().tolist()
+    return f"{name}: {json.dumps(y)}: {json.dumps(x)}"
+
+
+def write_annotation(path: Path, joints: Mapping[str, Float[Tensor, "18 2"]]) -> None:
+    """Write the whole table in one step, in the order of the mapping.
+
+    Raises:
+        UserError: a name holds the table's separator.
+    """
+    for name in joints:
+        if ":" in name:
+            raise UserError(
+                f"annotation: {name} holds a colon, which separates the table's columns; rename the picture"
+            )
+    lines = [HEADER, *(annotation_row(name, points) for name, points in joints.items())]
+    replace_file(path, lambda file: file.write(("\n".join(lines) + "\n").encode()))
+
+
+def read_annotation(path: Path) -> dict[str, Float[Tensor, "18 2"]]:
+    """Read a table as (x, y), NaN where not known.
+
+    Raises:
+        UserError: the file is missing, or a line cannot be read; the message says which.
+    """
+    if not path.is_file():
+        raise UserError(f"annotation: there is no file {path}")
+    first, *lines = path.read_text(encoding="utf-8-sig").splitlines() or [""]
+    if first.replace(" ", "") != HEADER:
+        raise UserError(f"annotation: expected {HEADER} in the first line of {path}, got {first!r}")
+    joints = {}
+    for number, line in enumerate(lines, start=2):
+        try:
+            name, y, x = line.split(":")
+            points = torch.tensor([json.loads(x), json.loads(y)], dtype=torch.float32).t()
+        except (ValueError, TypeError) as error:
+            raise UserError(
+                f"annotation: {path}, line {number}: expected {HEADER} with JSON lists ({error})"
+            ) from error
+        if points.shape != (len(JOINTS), 2):
+            raise UserError(f"annotation: {path}, line {number}: expected {len(JOINTS)} joints, got {len(points)}")
+        joints[name] = torch.where((points < 0).any(dim=1, keepdim=True), torch.nan, points)
+    return joints

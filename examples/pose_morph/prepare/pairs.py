@@ -1,0 +1,85 @@
+"""Make PATN's table of pairs: of one person, one picture is the source and another the target."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import permutations
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import tyro
+from rich.console import Console
+
+from examples.pose_morph.atomic import replace_file
+from examples.pose_morph.errors import UserError
+from examples.pose_morph.prepare.existing import refuse_existing
+from examples.pose_morph.prepare.person import BEFORE_LAST_UNDERSCORE, by_person
+from examples.pose_morph.prepare.pictures import pictures_below
+from examples.pose_morph.training.options import Count, Switch
+
+PHASES = ("train", "test")
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Pair the pictures of one person: fasion-resize-pairs-{train,test}.csv from the names in train/ and test/."""
+
+    data: Annotated[Path, tyro.conf.arg(metavar="FOLDER")]
+    """Folder with train/ and test/, or one of them."""
+    at_most: Count = None
+    """Ordered pairs per person, drawn at random; by default all."""
+    person: str = BEFORE_LAST_UNDERSCORE
+    """Regular expression that finds the person in a file name: its first group, or all that it matches."""
+    seed: int = 0
+    """Seed of the draw."""
+    overwrite: Switch = False
+    """Write over tables that are there."""
+
+
+def pairs_of(names: list[str], pattern: str, at_most: int | None, seed: int) -> list[tuple[str, str]]:
+    """Return the ordered pairs of every person; which ones are drawn depends on the person's own names alone."""
+    pairs = []
+    for person, own in by_person(names, pattern).items():
+        ordered = list(permutations(own, 2))
+        if at_most is not None and len(ordered) > at_most:
+            rng = np.random.default_rng([seed, *person.encode()])
+            ordered = [ordered[i] for i in sorted(rng.permutation(len(ordered))[:at_most])]
+        pairs += ordered
+    return pairs
+
+
+def write_pairs(path: Path, pairs: Iterable[tuple[str, str]]) -> None:
+    """Write the table in one step.
+
+    Raises:
+        UserError: a name holds the table's separator.
+    """
+    pairs = list(pairs)
+    for name in (name for pair in pairs for name in pair):
+        if "," in name:
+            raise UserError(f"pairs: {name} holds a comma, which separates the table's columns; rename the picture")
+    lines = ["from,to", *(f"{a},{b}" for a, b in pairs)]
+    replace_file(path, lambda file: file.write(("\n".join(lines) + "\n").encode()))
+
+
+def make_pairs(options: Pairs, console: Console) -> None:
+    """Write the tables of the phases that are there, and say how many pictures have no partner."""
+    if options.at_most is not None and options.at_most < 1:
+        raise UserError(f"--at-most: expected at least 1, got {options.at_most}")
+    phases = [phase for phase in PHASES if (options.data / phase).is_dir()]
+    if not phases:
+        raise UserError(f"--data: expected {' or '.join(PHASES)} in {options.data}, and neither folder is there")
+    tables = {phase: options.data / f"fasion-resize-pairs-{phase}.csv" for phase in phases}
+    refuse_existing(tables.values(), overwrite=options.overwrite)
+    made = {}
+    for phase in phases:
+        names = [path.as_posix() for path in pictures_below(options.data / phase)]
+        pairs = made[phase] = pairs_of(names, options.person, options.at_most, options.seed)
+        alone = len(names) - len({name for pair in pairs for name in pair})
+        console.print(
+            f"{phase}: {len(pairs)} pairs of {len(names)} pictures; {alone} pictures are in no pair", soft_wrap=True
+        )
+        if not pairs:
+            raise UserError(f"--person: no person has two pictures in {options.data / phase}; is the pattern right?")
+    for phase, table in tables.items():
+        write_pairs(table, made[phase])

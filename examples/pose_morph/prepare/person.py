@@ -1,0 +1,45 @@
+"""Who is in a picture, as its name tells."""
+
+import re
+from pathlib import Path
+
+from examples.pose_morph.errors import UserError
+
+BEFORE_LAST_UNDERSCORE = r"^(.+)_"
+"""One person in one outfit under PATN's names: ``fashionWOMENDressesid0000262902`` of ``…02_3back.jpg``."""
+
+
+def person_of(name: str, pattern: str = BEFORE_LAST_UNDERSCORE) -> str | None:
+    """Return the first group of the pattern in a file name (or all that it matched), None where it does not match.
+
+    >>> person_of("fashionWOMENDressesid0000262902_3back.jpg")
+    'fashionWOMENDressesid0000262902'
+    >>> person_of("fashionWOMENDressesid0000262902_3back.jpg", r"id[0-9]{8}")
+    'id00002629'
+    """
+    found = re.search(pattern, Path(name).name)
+    if found is None:
+        return None
+    return found.group(1) if found.re.groups else found.group()
+
+
+def by_person(names: list[str], pattern: str) -> dict[str, list[str]]:
+    """Group names by person, both in order.
+
+    Raises:
+        UserError: the pattern is no regular expression, or a name does not match.
+    """
+    groups: dict[str, list[str]] = {}
+    lost = []
+    try:
+        for name in sorted(names):
+            person = person_of(name, pattern)
+            lost.append(name) if person is None else groups.setdefault(person, []).append(name)
+    except re.error as error:
+        raise UserError(f"--person: {pattern!r} is no regular expression ({error})") from error
+    if lost:
+        raise UserError(
+            f"--person: {pattern!r} finds no person in {lost[0]} ({len(lost)} of {len(names)} names); "
+            "give a pattern whose first group is the person, such as --person '^([^-]+)-'"
+        )
+    return groups
