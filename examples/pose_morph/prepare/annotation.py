@@ -9,10 +9,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from examples.pose_morph.atomic import replace_file
-from examples.pose_morph.data.pose import JOINTS
+from examples.pose_morph.data.tables import ANNOTATION_COLUMNS
 from examples.pose_morph.errors import UserError
 
-HEADER = "name:keypoints_y:keypoints_x"
+HEADER = ":".join(ANNOTATION_COLUMNS)
 
 
 def annotation_row(name: str, joints: Float[Tensor, "18 2"]) -> str:
@@ -39,29 +39,3 @@ def write_annotation(path: Path, joints: Mapping[str, Float[Tensor, "18 2"]]) ->
             )
     lines = [HEADER, *(annotation_row(name, points) for name, points in joints.items())]
     replace_file(path, lambda file: file.write(("\n".join(lines) + "\n").encode()))
-
-
-def read_annotation(path: Path) -> dict[str, Float[Tensor, "18 2"]]:
-    """Read a table as (x, y), NaN where not known.
-
-    Raises:
-        UserError: the file is missing, or a line cannot be read; the message says which.
-    """
-    if not path.is_file():
-        raise UserError(f"annotation: there is no file {path}")
-    first, *lines = path.read_text(encoding="utf-8-sig").splitlines() or [""]
-    if first.replace(" ", "") != HEADER:
-        raise UserError(f"annotation: expected {HEADER} in the first line of {path}, got {first!r}")
-    joints = {}
-    for number, line in enumerate(lines, start=2):
-        try:
-            name, y, x = line.split(":")
-            points = torch.tensor([json.loads(x), json.loads(y)], dtype=torch.float32).t()
-        except (ValueError, TypeError) as error:
-            raise UserError(
-                f"annotation: {path}, line {number}: expected {HEADER} with JSON lists ({error})"
-            ) from error
-        if points.shape != (len(JOINTS), 2):
-            raise UserError(f"annotation: {path}, line {number}: expected {len(JOINTS)} joints, got {len(points)}")
-        joints[name] = torch.where((points < 0).any(dim=1, keepdim=True), torch.nan, points)
-    return joints

@@ -14,7 +14,8 @@ from examples.pose_morph.atomic import replace_file
 from examples.pose_morph.errors import UserError
 from examples.pose_morph.prepare.existing import refuse_existing
 from examples.pose_morph.prepare.person import BEFORE_LAST_UNDERSCORE, by_person
-from examples.pose_morph.prepare.pictures import pictures_below
+from examples.pose_morph.prepare.pictures import picture_names
+from examples.pose_morph.prepare.report import say
 from examples.pose_morph.training.options import Count, Switch
 
 PHASES = ("train", "test")
@@ -73,12 +74,10 @@ def make_pairs(options: Pairs, console: Console) -> None:
     refuse_existing(tables.values(), overwrite=options.overwrite)
     made = {}
     for phase in phases:
-        names = [path.as_posix() for path in pictures_below(options.data / phase)]
+        names = picture_names(options.data / phase)
         pairs = made[phase] = pairs_of(names, options.person, options.at_most, options.seed)
         alone = len(names) - len({name for pair in pairs for name in pair})
-        console.print(
-            f"{phase}: {len(pairs)} pairs of {len(names)} pictures; {alone} pictures are in no pair", soft_wrap=True
-        )
+        say(console, f"{phase}: {len(pairs)} pairs of {len(names)} pictures; {alone} pictures are in no pair")
         if not pairs:
             raise UserError(f"--person: no person has two pictures in {options.data / phase}; is the pattern right?")
     for phase, table in tables.items():

@@ -1,23 +1,24 @@
 """Who is in a picture, as its name tells."""
 
 import re
-from pathlib import Path
 
 from examples.pose_morph.errors import UserError
 
-BEFORE_LAST_UNDERSCORE = r"^(.+)_"
+BEFORE_LAST_UNDERSCORE = r"^(.+)_[^/]*$"
 """One person in one outfit under PATN's names: ``fashionWOMENDressesid0000262902`` of ``…02_3back.jpg``."""
 
 
 def person_of(name: str, pattern: str = BEFORE_LAST_UNDERSCORE) -> str | None:
-    """Return the first group of the pattern in a file name (or all that it matched), None where it does not match.
+    """Return what the pattern's first group (or all of it) matches in a name, or None.
 
     >>> person_of("fashionWOMENDressesid0000262902_3back.jpg")
     'fashionWOMENDressesid0000262902'
     >>> person_of("fashionWOMENDressesid0000262902_3back.jpg", r"id[0-9]{8}")
     'id00002629'
+    >>> person_of("alice/0001.png", r"^([^/]+)/")
+    'alice'
     """
-    found = re.search(pattern, Path(name).name)
+    found = re.search(pattern, name)
     if found is None:
         return None
     return found.group(1) if found.re.groups else found.group()
@@ -40,6 +41,6 @@ def by_person(names: list[str], pattern: str) -> dict[str, list[str]]:
     if lost:
         raise UserError(
             f"--person: {pattern!r} finds no person in {lost[0]} ({len(lost)} of {len(names)} names); "
-            "give a pattern whose first group is the person, such as --person '^([^-]+)-'"
+            "give a pattern whose first group is the person, such as '^([^/]+)/' for a folder per person"
         )
     return groups

@@ -28,6 +28,7 @@ from examples.pose_morph.prepare.annotation import write_annotation
 from examples.pose_morph.prepare.existing import refuse_existing
 from examples.pose_morph.prepare.pairs import write_pairs
 from examples.pose_morph.prepare.progress import progress_bar
+from examples.pose_morph.prepare.report import say
 from examples.pose_morph.training.options import Folder, Switch
 
 PHASES = ("train", "test")
@@ -38,7 +39,7 @@ SMALLEST = (32, 16)
 
 @dataclass(frozen=True)
 class Synthetic:
-    """Render people of any number and size. A folder with the same seed and size repeats itself byte for byte."""
+    """Render people of any number and size; the same options give the same bytes."""
 
     out: Folder
     """Folder to fill."""
@@ -139,7 +140,7 @@ def synthetic(options: Synthetic, console: Console) -> None:
             first += count
             write_annotation(options.out / f"fasion-resize-annotation-{phase}.csv", joints)
             write_pairs(options.out / f"fasion-resize-pairs-{phase}.csv", pairs)
-            console.print(f"{phase}: {count} people, {len(joints)} pictures, {len(pairs)} pairs in {options.out}")
+            say(console, f"{phase}: {count} people, {len(joints)} pictures, {len(pairs)} pairs in {options.out}")
 
 
 def _check(options: Synthetic) -> None:
