@@ -1,60 +1,9 @@
-"""Presets: a model's levels and its training settings, as tables."""
+"""Presets: the levels of the models and how each is trained, as tables."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-AttentionName = Literal["gpa", "full", "no"]
-
-
-@dataclass(frozen=True)
-class Level:
-    """One level of both UNets.
-
-    Attributes:
-        channels: Channels of the decoder blocks (Tables 2 and 4).
-        encoder_channels: Channels of the encoder and discriminator blocks (Table 3).
-        downsample: GPA's factor d; None is full attention.
-        cells: GPA's cells per axis, m in the product.
-        kappa: GPA's key sets per cell.
-    """
-
-    channels: int
-    encoder_channels: int
-    downsample: int | None = None
-    cells: tuple[int, int] | None = None
-    kappa: int | None = None
-
-
-@dataclass(frozen=True)
-class ModelSettings:
-    """What the generator and the discriminator are built from.
-
-    Attributes:
-        size: Height and width of the pictures.
-        levels: Largest first; each is half as high and wide as the one before.
-        attention: "gpa" as the levels say; "full" everywhere; "no" leaves out the levels that would use GPA, as the
-            paper's NO does.
-        discriminator_channels: Largest level first; None means the encoder's.
-        key_channels: Learned channels of queries and keys; None means the level's channels.
-        limb_coordinates: Join limb coordinates to queries and keys (ours).
-        copy_pixels: Join the source's pixels to the values and let the picture take them (ours).
-        sharpness: First 1/temperature of cosine attention (ours); 0 means plain dot products over sqrt(c).
-    """
-
-    size: tuple[int, int]
-    levels: tuple[Level, ...]
-    attention: AttentionName = "gpa"
-    discriminator_channels: tuple[int, ...] | None = None
-    key_channels: int | None = None
-    limb_coordinates: bool = False
-    copy_pixels: bool = False
-    sharpness: float = 0.0
-
-    def __post_init__(self) -> None:
-        """Check that the picture halves evenly from level to level."""
-        block = 2 ** (len(self.levels) - 1)
-        if any(side < block or side % block for side in self.size):
-            raise ValueError(f"size: expected multiples of {block} for {len(self.levels)} levels, got {self.size}")
+from examples.pose_morph.networks.settings import Full, Grid, Level, ModelSettings
 
 
 @dataclass(frozen=True)
@@ -110,15 +59,17 @@ class Preset:
     training: TrainingSettings
 
 
+# Channels of the decoders, channels of the encoders and the discriminator, attention; largest level first.
+
 DEMO = Preset(
     ModelSettings(
         size=(128, 80),
         levels=(
-            Level(16, 16, downsample=4, cells=(32, 20), kappa=4),
-            Level(32, 32, downsample=2, cells=(32, 20), kappa=4),
-            Level(64, 64),
-            Level(96, 96),
-            Level(128, 128),
+            Level(16, 16, Grid(downsample=4, cells=(32, 20), kappa=4)),
+            Level(32, 32, Grid(downsample=2, cells=(32, 20), kappa=4)),
+            Level(64, 64, Full()),
+            Level(96, 96, Full()),
+            Level(128, 128, Full()),
         ),
         discriminator_channels=(16, 32, 48, 64, 96),
         key_channels=9,
@@ -144,36 +95,53 @@ DEMO = Preset(
 )
 """Pictures that a laptop learns in minutes; every number is ours."""
 
-_full = (Level(640, 640), Level(640, 640), Level(640, 640), Level(640, 640))
+TINY = Preset(
+    replace(
+        DEMO.model,
+        size=(64, 40),
+        levels=(
+            Level(12, 12, Grid(downsample=4, cells=(16, 10), kappa=4)),
+            Level(24, 24, Grid(downsample=2, cells=(16, 10), kappa=4)),
+            Level(48, 48, Full()),
+            Level(64, 64, Full()),
+        ),
+        discriminator_channels=(12, 24, 32, 48),
+    ),
+    replace(DEMO.training, steps=400, gan_start=100, sample_every=100),
+)
+"""The demo at half its size: about a minute, for tests and quick tries."""
 
 DEEPFASHION256 = Preset(
     ModelSettings(
         size=(256, 256),
         levels=(
-            Level(160, 160, downsample=4, cells=(32, 32), kappa=12),
-            Level(320, 320, downsample=2, cells=(32, 32), kappa=12),
-            *_full,
+            Level(160, 160, Grid(downsample=4, cells=(32, 32), kappa=12)),
+            Level(320, 320, Grid(downsample=2, cells=(32, 32), kappa=12)),
+            Level(640, 640, Full()),
+            Level(640, 640, Full()),
+            Level(640, 640, Full()),
+            Level(640, 640, Full()),
         ),
     ),
     TrainingSettings(steps=800_000, batch_size=3),
 )
 """Tables 2 and 3: GPA1024_12_64, the paper's pivot."""
 
-CHALEARN512 = Preset(
+HIGHRES512 = Preset(
     ModelSettings(
         size=(512, 256),
         levels=(
-            Level(128, 128, downsample=8, cells=(64, 32), kappa=4),
-            Level(256, 256, downsample=4, cells=(64, 32), kappa=4),
-            Level(512, 512, downsample=2, cells=(64, 32), kappa=4),
-            Level(768, 768),
-            Level(768, 768),
-            Level(768, 768),
+            Level(128, 128, Grid(downsample=8, cells=(64, 32), kappa=4)),
+            Level(256, 256, Grid(downsample=4, cells=(64, 32), kappa=4)),
+            Level(512, 512, Grid(downsample=2, cells=(64, 32), kappa=4)),
+            Level(768, 768, Full()),
+            Level(768, 768, Full()),
+            Level(768, 768, Full()),
         ),
     ),
     TrainingSettings(steps=800_000, batch_size=2, r1_gamma=13.1),
 )
-"""Table 4: 512x256, m = 2048 cells of one coarse pixel."""
+"""Table 4: GPA2048_4_64 on 512x256, cells of one coarse pixel; for ChaL and other large pictures."""
 
-PRESETS = {"demo": DEMO, "deepfashion256": DEEPFASHION256, "chalearn512": CHALEARN512}
-PresetName = Literal["demo", "deepfashion256", "chalearn512"]
+PRESETS = {"demo": DEMO, "tiny": TINY, "deepfashion256": DEEPFASHION256, "highres512": HIGHRES512}
+PresetName = Literal["demo", "tiny", "deepfashion256", "highres512"]

@@ -236,6 +236,8 @@ def open_run(out: Path, options: Options, preset: Preset) -> dict[str, Any] | No
         if "settings" not in saved:
             raise UserError(f"resume: {out / 'checkpoint.pt'} is no checkpoint of this script")
         before, now = json.loads(saved["settings"]), json.loads(json.dumps(identity_of(options, preset)))
+        if before["attention"] != now["attention"]:
+            raise UserError(f"resume: {out} was trained with attention {before['attention']}, not {now['attention']}")
         for group in ("model", "training"):
             for name, value in before[group].items():
                 if now[group].get(name) != value and name != "sample_every":

@@ -7,9 +7,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from examples.pose_morph.data.pose import JOINTS
+from examples.pose_morph.networks.settings import ModelSettings
 from examples.pose_morph.networks.stylegan2 import SQRT2, EqualConv2d, EqualLinear, minibatch_std
 from examples.pose_morph.networks.unet import IMAGE, Encoder
-from examples.pose_morph.presets import ModelSettings
 
 
 class Discriminator(nn.Module):

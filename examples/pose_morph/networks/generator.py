@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from examples.pose_morph.data.pose import JOINTS, heatmaps
 from examples.pose_morph.networks import limb_coordinates
 from examples.pose_morph.networks.attention import make_attention
+from examples.pose_morph.networks.settings import Level, ModelSettings
 from examples.pose_morph.networks.stylegan2 import upsample_rgb
 from examples.pose_morph.networks.unet import IMAGE, DecoderBlock, Encoder, ToRGB
-from examples.pose_morph.presets import Level, ModelSettings
 from gpa_nd.nn import CopyAttention
 
 
@@ -54,9 +54,9 @@ class Generator(nn.Module):
         self.target_encoder = Encoder(pose, encoder)
         self.source_decoder, self.target_decoder, self.to_rgb = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         below: int | None = None
-        for level in reversed(levels):
+        for level, size in zip(reversed(levels), reversed(settings.sizes), strict=True):
             skip = level.encoder_channels
-            copy = self._copy_attention(level)
+            copy = self._copy_attention(level, size)
             if copy is not None:  # the source decoder goes as far as somebody reads from it
                 self.source_decoder.append(DecoderBlock(below, skip, level.channels, encoder[-1]))
             self.target_decoder.append(DecoderBlock(below, skip, level.channels, style, copy))
@@ -64,14 +64,14 @@ class Generator(nn.Module):
             self.to_rgb.append(ToRGB(level.channels, style, copies=copies))
             below = level.channels
 
-    def _copy_attention(self, level: Level) -> CopyAttention | None:
-        attention = make_attention(level, self.settings)
+    def _copy_attention(self, level: Level, size: tuple[int, int]) -> CopyAttention | None:
+        settings, place = self.settings, limb_coordinates.CHANNELS if self.settings.limb_coordinates else 0
+        key = (settings.key_channels or level.channels) + place
+        attention = make_attention(level.attention, size=size, key_channels=key, sharpness=settings.sharpness)
         if attention is None:
             return None
-        settings, place = self.settings, limb_coordinates.CHANNELS if self.settings.limb_coordinates else 0
         pixels = IMAGE if settings.copy_pixels else 0
         target, source = level.channels + place, level.channels + place + pixels
-        key = (settings.key_channels or level.channels) + place
         copy = CopyAttention(target, source, level.channels, attention, key_channels=key)
         with torch.no_grad():
             for layer in (copy.query, copy.key, copy.value):

@@ -7,13 +7,15 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from examples.pose_morph.errors import UserError
-from examples.pose_morph.presets import PRESETS, AttentionName, Preset, PresetName
+from examples.pose_morph.networks.attention_names import attention_name, with_attention
+from examples.pose_morph.presets import PRESETS, Preset, PresetName
 
 PEOPLE = Path(__file__).parents[1] / "people"
 
 Count = Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")]
 Folder = Annotated[Path, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="")]
 OptionalFolder = Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="")]
+AttentionName = Annotated[str, tyro.conf.arg(metavar="NAME", help_behavior_hint="")]
 Switch = Annotated[bool, tyro.conf.arg(help_behavior_hint="")]
 
 
@@ -30,7 +32,8 @@ class Options:
     resume: Switch = False
     """Go on from the folder's checkpoint."""
     attention: AttentionName = "gpa"
-    """gpa; full attention at every level; or no attention where gpa would stand (the paper's NO ablation)."""
+    """What copies at the large levels: gpa, full, no, nystromformer, performer, or a name of the paper as
+    GPA1024_12_64, NYF512, PER708."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """auto takes a GPU where PyTorch sees one."""
     max_steps: Count = None
@@ -57,10 +60,11 @@ def settings_of(options: Options) -> Preset:
         batch_size=options.batch_size or preset.training.batch_size,
         sample_every=options.sample_every or preset.training.sample_every,
     )
-    return Preset(replace(preset.model, attention=options.attention), training)
+    return Preset(with_attention(preset.model, options.attention), training)
 
 
 def identity_of(options: Options, preset: Preset) -> dict[str, Any]:
     """Return what must be the same when a run is resumed."""
     model, training = asdict(preset.model), asdict(preset.training)
-    return {"preset": options.preset, "seed": options.seed, "model": model, "training": training}
+    chosen = {"preset": options.preset, "attention": attention_name(preset.model), "seed": options.seed}
+    return {**chosen, "model": model, "training": training}

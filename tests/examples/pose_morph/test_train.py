@@ -19,7 +19,8 @@ from examples.pose_morph.data.pose import heatmaps
 from examples.pose_morph.errors import UserError
 from examples.pose_morph.networks.discriminator import Discriminator
 from examples.pose_morph.networks.generator import Generator, draw_pose
-from examples.pose_morph.presets import Level, ModelSettings, Preset, TrainingSettings
+from examples.pose_morph.networks.settings import Full, Grid, Level, ModelSettings
+from examples.pose_morph.presets import Preset, TrainingSettings
 from examples.pose_morph.train import decay, evenly
 from examples.pose_morph.training.checkpoint import load_checkpoint
 from examples.pose_morph.training.options import Options
@@ -28,7 +29,7 @@ from examples.pose_morph.training.pair_stream import PairStream, take_pairs
 TINY = Preset(
     ModelSettings(
         size=(32, 16),
-        levels=(Level(4, 4, downsample=2, cells=(4, 2), kappa=4), Level(6, 6)),
+        levels=(Level(4, 4, Grid(downsample=2, cells=(4, 2), kappa=4)), Level(6, 6, Full())),
         limb_coordinates=True,
         copy_pixels=True,
         sharpness=80.0,
@@ -86,11 +87,11 @@ def test_a_run_leaves_its_log_samples_checkpoint_and_metrics(people, tmp_path):
     assert metrics["steps"] == 6
     for who in ("model", "copy_source"):
         assert metrics[who].keys() == metrics["protocols"].keys()
-    assert metrics["settings"]["model"]["attention"] == "gpa"
+    assert metrics["settings"]["attention"] == "GPA8_4_16"
     assert load_checkpoint(out / "checkpoint.pt")["step"] == 6
 
 
-@pytest.mark.parametrize("attention", ["gpa", "no"])
+@pytest.mark.parametrize("attention", ["gpa", "no", "performer"])
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(people, tmp_path, attention):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     run(people, whole, attention=attention, max_steps=4, eval_pairs=1)
@@ -122,7 +123,7 @@ def test_refusals_say_what_to_do(people, tmp_path):
     run(people, out, max_steps=1, eval_pairs=1)
     with pytest.raises(UserError, match="already holds a run; add --resume"):
         run(people, out)
-    with pytest.raises(UserError, match="trained with attention = gpa, not no"):
+    with pytest.raises(UserError, match="trained with attention GPA8_4_16, not NO"):
         run(people, out, resume=True, attention="no")
     with pytest.raises(UserError, match="trained with batch_size = 2, not 3"):
         run(people, out, resume=True, batch_size=3)
@@ -158,7 +159,10 @@ train.main()
 def test_a_signal_leaves_a_checkpoint_that_resumes(people, tmp_path, monkeypatch, number):
     out = tmp_path / "run"
     (tmp_path / "endless.py").write_text(ENDLESS)
-    (tmp_path / "tests_settings.py").write_text("from examples.pose_morph.presets import *\n" + f"TINY = {TINY!r}\n")
+    (tmp_path / "tests_settings.py").write_text(
+        "from examples.pose_morph.networks.settings import *\nfrom examples.pose_morph.presets import *\n"
+        + f"TINY = {TINY!r}\n"
+    )
     command = [sys.executable, str(tmp_path / "endless.py"), "--data", str(people), "--out", str(out)]
     paths = os.pathsep.join([str(Path(train.__file__).parents[2]), str(tmp_path)])
     process = subprocess.Popen(

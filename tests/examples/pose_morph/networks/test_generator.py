@@ -1,21 +1,21 @@
-"""Generator and discriminator: shapes, gradients, what attention brings, and the paper's tables."""
+"""Generator and discriminator: shapes, gradients, and what attention brings."""
 
 from dataclasses import replace
 
 import pytest
 import torch
 
+from examples.pose_morph.networks.attention_names import with_attention
 from examples.pose_morph.networks.discriminator import Discriminator
 from examples.pose_morph.networks.generator import Generator, draw_pose
 from examples.pose_morph.networks.limb_coordinates import MEMBERSHIP, PARTS
-from examples.pose_morph.presets import CHALEARN512, DEEPFASHION256, DEMO, Level, ModelSettings
+from examples.pose_morph.networks.settings import Full, Grid, Level, ModelSettings
+from examples.pose_morph.presets import DEMO
 from examples.pose_morph.training.losses import r1_penalty
-from gpa_nd import GPA
-from gpa_nd.nn import CopyAttention
 
 TINY = ModelSettings(
     size=(32, 16),
-    levels=(Level(4, 5, downsample=2, cells=(4, 2), kappa=4), Level(6, 7)),
+    levels=(Level(4, 5, Grid(downsample=2, cells=(4, 2), kappa=4)), Level(6, 7, Full())),
     limb_coordinates=True,
     copy_pixels=True,
     sharpness=80.0,
@@ -37,9 +37,9 @@ def inputs(settings: ModelSettings, standing: torch.Tensor, batch: int = 2):
 
 
 @pytest.mark.parametrize("settings", [TINY, PLAIN])
-@pytest.mark.parametrize("attention", ["gpa", "full", "no"])
+@pytest.mark.parametrize("attention", ["gpa", "full", "no", "nystromformer", "performer"])
 def test_the_picture_has_its_shape_and_every_weight_learns(settings, attention, standing):
-    settings = replace(settings, attention=attention)
+    settings = with_attention(settings, attention)
     generator = Generator(settings)
     image, first, second = inputs(settings, standing)
     out = generator(image, first, second)
@@ -50,9 +50,9 @@ def test_the_picture_has_its_shape_and_every_weight_learns(settings, attention, 
 
 @pytest.mark.parametrize("settings", [TINY, PLAIN])
 def test_gpa_with_every_key_selected_is_full_attention(settings, standing):
-    everything = Level(4, 5, downsample=2, cells=(4, 2), kappa=16 * 8)
+    everything = Level(4, 5, Grid(downsample=2, cells=(4, 2), kappa=16 * 8))
     settings = replace(settings, levels=(everything, settings.levels[1]))
-    gpa, full = Generator(settings), Generator(replace(settings, attention="full"))
+    gpa, full = Generator(settings), Generator(with_attention(settings, "full"))
     full.load_state_dict(gpa.state_dict())
     arguments = inputs(settings, standing)
     torch.testing.assert_close(gpa(*arguments), full(*arguments), atol=1e-5, rtol=1e-4)
@@ -69,7 +69,7 @@ def test_the_picture_depends_on_all_three_inputs(standing):
 
 def test_untrained_limb_coordinates_copy_a_person_into_the_same_pose(standing):
     """With equal poses the attended pixels are nearly the picture, before a single step of training."""
-    settings = replace(DEMO.model, attention="full")
+    settings = with_attention(DEMO.model, "full")
     generator = Generator(settings)
     joints = (2 * standing + 0.5)[None]
     pose = draw_pose(joints, settings)
@@ -104,36 +104,3 @@ def test_discriminator_scores_pairs_and_r1_reaches_its_weights(standing):
     assert penalty > 0
     grown = [name for name, p in discriminator.named_parameters() if p.grad is not None and p.grad.abs().max() > 0]
     assert {"encoder.stem.weight", "conv.weight", "hidden.weight", "score.weight"} <= set(grown)
-
-
-@pytest.mark.parametrize(
-    ("preset", "channels", "factors", "cells"),
-    [
-        (DEEPFASHION256, [640, 640, 640, 640, 320, 160], [None, None, None, None, 2, 4], (32, 32)),
-        (CHALEARN512, [768, 768, 768, 512, 256, 128], [None, None, None, 2, 4, 8], (64, 32)),
-    ],
-    ids=["table 2", "table 4"],
-)
-def test_presets_of_the_paper_build_as_its_tables_say(preset, channels, factors, cells):
-    with torch.device("meta"):
-        generator, discriminator = Generator(preset.model), Discriminator(preset.model)
-    smallest = min(preset.model.size) // 2**5
-    assert smallest == 8
-    assert [block.merge.bias.numel() for block in generator.target_decoder] == channels
-    assert [block.merge.bias.numel() for block in generator.source_decoder] == channels
-    encoder = [block.conv.bias.numel() for block in generator.source_encoder.blocks] + [channels[0]]
-    assert encoder == channels[::-1]
-    assert [block.conv.bias.numel() for block in discriminator.encoder.blocks] == channels[:0:-1]
-    for block, width, factor in zip(generator.target_decoder, channels, factors, strict=True):
-        assert isinstance(block.copy, CopyAttention)
-        assert block.copy.query.in_features == block.copy.value.out_features == width
-        assert isinstance(block.copy.attention, GPA) == (factor is not None)
-    pivot = [level for level in preset.model.levels if level.downsample is not None]
-    assert [level.downsample for level in reversed(pivot)] == [f for f in factors if f is not None]
-    assert {level.cells for level in pivot} == {cells}
-
-
-def test_the_no_ablation_keeps_attention_where_the_paper_keeps_it():
-    with torch.device("meta"):
-        generator = Generator(replace(DEEPFASHION256.model, attention="no"))
-    assert [block.copy is not None for block in generator.target_decoder] == [True] * 4 + [False] * 2
