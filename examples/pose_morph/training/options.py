@@ -8,6 +8,7 @@ import tyro
 
 from examples.pose_morph.errors import UserError
 from examples.pose_morph.networks.attention_names import attention_name, with_attention
+from examples.pose_morph.networks.settings_json import to_json
 from examples.pose_morph.presets import PRESETS, Preset, PresetName
 
 PEOPLE = Path(__file__).parents[1] / "people"
@@ -65,6 +66,6 @@ def settings_of(options: Options) -> Preset:
 
 def identity_of(options: Options, preset: Preset) -> dict[str, Any]:
     """Return what must be the same when a run is resumed."""
-    model, training = asdict(preset.model), asdict(preset.training)
+    model, training = to_json(preset.model), asdict(preset.training)
     chosen = {"preset": options.preset, "attention": attention_name(preset.model), "seed": options.seed}
     return {**chosen, "model": model, "training": training}

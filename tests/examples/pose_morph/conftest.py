@@ -11,6 +11,8 @@ import torch
 from PIL import Image, ImageDraw
 
 from examples.pose_morph.data.pose import BONES
+from examples.pose_morph.networks.generator import Generator
+from examples.pose_morph.networks.settings import Full, Grid, Level, ModelSettings
 
 STANDING = torch.tensor(
     [
@@ -26,6 +28,15 @@ STANDING = torch.tensor(
 def standing() -> torch.Tensor:
     """The standing pose, (18, 2)."""
     return STANDING.clone()
+
+
+@pytest.fixture
+def tiny_generator() -> Generator:
+    """An untrained generator of pictures of 32x16, with GPA at the large level."""
+    levels = (Level(4, 5, Grid(downsample=2, cells=(4, 2), kappa=4)), Level(6, 7, Full()))
+    settings = ModelSettings((32, 16), levels, limb_coordinates=True, copy_pixels=True, sharpness=80.0)
+    torch.manual_seed(0)
+    return Generator(settings).eval()
 
 
 def draw_person(keypoints: torch.Tensor, colour: tuple[int, int, int]) -> Image.Image:
