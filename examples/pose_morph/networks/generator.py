@@ -11,6 +11,7 @@ from examples.pose_morph.data.pose import JOINTS, heatmaps
 from examples.pose_morph.networks import limb_coordinates
 from examples.pose_morph.networks.attention import make_attention
 from examples.pose_morph.networks.settings import Level, ModelSettings
+from examples.pose_morph.networks.source_features import SourceFeatures
 from examples.pose_morph.networks.stylegan2 import upsample_rgb
 from examples.pose_morph.networks.unet import IMAGE, DecoderBlock, Encoder, ToRGB
 from gpa_nd.nn import CopyAttention
@@ -91,23 +92,34 @@ class Generator(nn.Module):
         self, image: Float[Tensor, "b 3 h w"], source_pose: Pose, target_pose: Pose
     ) -> Float[Tensor, "b 3 h w"]:
         """Return the picture, in about [-1, 1] as the input; all three inputs have the size of the settings."""
+        return self.draw(self.read_source(image, source_pose), target_pose)
+
+    def read_source(self, image: Float[Tensor, "b 3 h w"], pose: Pose) -> SourceFeatures:
+        """Return what the target UNet sees of the source; it serves any number of target poses."""
         if image.shape[-2:] != self.settings.size:
             raise ValueError(f"image: expected size {self.settings.size}, got {tuple(image.shape[-2:])}")
-        source_skips = self.source_encoder(torch.cat([image, *_known(source_pose)], dim=1))
-        target_skips = self.target_encoder(torch.cat(_known(target_pose), dim=1))
-        source_style, target_style = source_skips[-1].mean(dim=(2, 3)), target_skips[-1].mean(dim=(2, 3))
-        style = torch.cat([source_style, target_style], dim=1)
-        source = target = rgb = None
-        for depth, to_rgb in enumerate(self.to_rgb):
-            block, across = self.target_decoder[depth], -1 - depth
-            offered = place = None
-            if block.copy is not None:
-                source, _ = self.source_decoder[depth](source, source_skips[across], source_style, None, None)
-                offered = self._offer(source, image, source_pose)
-                if target_pose.coordinates is not None:
-                    place = shrink(target_pose.coordinates, source.shape[-2:])
-            target, copied = block(target, target_skips[across], style, offered, place)
-            rgb = to_rgb(None if rgb is None else upsample_rgb(rgb), target, style, copied)
+        skips = self.source_encoder(torch.cat([image, *_known(pose)], dim=1))
+        style = skips[-1].mean(dim=(2, 3))
+        features, offered = None, []
+        for depth, block in enumerate(self.target_decoder):
+            if block.copy is None:
+                offered.append(None)
+                continue
+            features, _ = self.source_decoder[depth](features, skips[-1 - depth], style, None, None)
+            offered.append(self._offer(features, image, pose))
+        return SourceFeatures(style, tuple(offered))
+
+    def draw(self, source: SourceFeatures, target_pose: Pose) -> Float[Tensor, "b 3 h w"]:
+        """Return the picture of the source's person in the target pose."""
+        skips = self.target_encoder(torch.cat(_known(target_pose), dim=1))
+        style = torch.cat([source.style, skips[-1].mean(dim=(2, 3))], dim=1)
+        features = rgb = None
+        for depth, (block, to_rgb) in enumerate(zip(self.target_decoder, self.to_rgb, strict=True)):
+            skip, place = skips[-1 - depth], None
+            if block.copy is not None and target_pose.coordinates is not None:
+                place = shrink(target_pose.coordinates, skip.shape[-2:])
+            features, copied = block(features, skip, style, source.offered[depth], place)
+            rgb = to_rgb(None if rgb is None else upsample_rgb(rgb), features, style, copied)
         return rgb
 
     def _offer(self, source: Tensor, image: Tensor, pose: Pose) -> Float[Tensor, "b c h w"]:
