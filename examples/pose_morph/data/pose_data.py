@@ -128,15 +128,34 @@ class PoseData(Dataset[Portrait]):
         return fit(picture, keypoints, self.size)
 
 
+class Placement(NamedTuple):
+    """Where a picture comes to lie among the padding.
+
+    Attributes:
+        factor: What the picture is resized by.
+        size: Its height and width after that.
+        corner: (x, y) of its first pixel.
+    """
+
+    factor: float
+    size: tuple[int, int]
+    corner: tuple[int, int]
+
+
+def placement(picture: tuple[int, int], size: tuple[int, int]) -> Placement:
+    """Return how `fit` places a picture of the first size (height, width) in the second."""
+    factor = min(new / old for new, old in zip(size, picture, strict=True))
+    height, width = (min(new, max(1, round(old * factor))) for new, old in zip(size, picture, strict=True))
+    return Placement(factor, (height, width), ((size[1] - width) // 2, (size[0] - height) // 2))
+
+
 def fit(picture: Image.Image, keypoints: Float[Tensor, "18 2"], size: tuple[int, int]) -> Portrait:
     """Resize a picture as a whole, keeping its shape, and pad it to ``size`` with its own border; joints follow."""
-    height, width = size
-    factor = min(height / picture.height, width / picture.width)
-    inner = (min(width, max(1, round(picture.width * factor))), min(height, max(1, round(picture.height * factor))))
-    filter_ = Image.Resampling.BOX if factor < 1 else Image.Resampling.BICUBIC
-    pixels = np.asarray(picture.resize(inner, filter_))
-    left, top = (width - inner[0]) // 2, (height - inner[1]) // 2
-    padding = ((top, height - inner[1] - top), (left, width - inner[0] - left), (0, 0))
+    place = placement((picture.height, picture.width), size)
+    (height, width), (left, top) = place.size, place.corner
+    filter_ = Image.Resampling.BOX if place.factor < 1 else Image.Resampling.BICUBIC
+    pixels = np.asarray(picture.resize((width, height), filter_))
+    padding = ((top, size[0] - height - top), (left, size[1] - width - left), (0, 0))
     pixels = np.pad(pixels, padding, mode="edge")
-    moved = scale_keypoints(keypoints[None], factor, (left, top))[0]
+    moved = scale_keypoints(keypoints[None], place.factor, place.corner)[0]
     return Portrait(torch.from_numpy(pixels).permute(2, 0, 1).contiguous(), moved)

@@ -1,0 +1,1 @@
+"""What the generate command is made of: people, poses, and the pictures that come out."""

@@ -1,0 +1,96 @@
+"""Pictures of people with their joints, as the user has them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from examples.pose_morph.data.folder_store import FolderStore
+from examples.pose_morph.data.pose import JOINTS
+from examples.pose_morph.data.tables import read_annotation
+from examples.pose_morph.errors import UserError
+from examples.pose_morph.generation.detection import detect_joints
+from examples.pose_morph.generation.orientation import orientation_of, upright
+from examples.pose_morph.generation.tables_nearby import nearby_row, row_of
+
+Table = tuple[Path, dict[str, Float[Tensor, "18 2"]]]
+"""A table's file, for messages, and its rows by name."""
+
+
+@dataclass(frozen=True)
+class Person:
+    """A picture of a person and the joints in it.
+
+    Attributes:
+        name: The picture's name without its ending.
+        picture: Upright RGB.
+        keypoints: (x, y) in the picture, NaN where not known.
+    """
+
+    name: str
+    picture: Image.Image
+    keypoints: Float[Tensor, "18 2"]
+
+
+def read_people(paths: Sequence[Path], table: Path | None) -> list[Person]:
+    """Read pictures, or all pictures of folders, with their joints.
+
+    Raises:
+        UserError: as `read_person`, or no joint of a picture is known and inside of it.
+    """
+    files: list[Path] = []
+    for path in paths:
+        files += pictures_of(path) if path.is_dir() else [path]
+    rows = None if table is None else (table, read_annotation(table).joints)
+    people = []
+    for file in files:
+        person = read_person(file, rows)
+        if not bool(torch.isfinite(person.keypoints).all(dim=1).any()):
+            raise UserError(f"keypoints: no joint of {file} is known; a person needs some of the 18")
+        width, height = person.picture.size
+        inside = (person.keypoints > -1) & (person.keypoints < torch.tensor([width, height]))
+        if not bool(inside.all(dim=1).any()):
+            raise UserError(
+                f"keypoints: all joints of {file} lie outside of it, which is {height}x{width} (height x width); "
+                "joints of a source must be in pixels of its own picture"
+            )
+        people.append(person)
+    return people
+
+
+def read_person(path: Path, table: Table | None = None) -> Person:
+    """Read a picture with its joints, which may all be unknown.
+
+    Joints come from ``table``; without one, from a table beside the picture or in the folder above; and where none has
+    its row, from the extractor, if it is installed.
+
+    Raises:
+        UserError: the picture is missing or cannot be read, ``table`` has no row for it, or joints come from nowhere.
+    """
+    if not path.is_file():
+        raise UserError(f"picture: there is no {path}")
+    picture = FolderStore(path.parent).read(path.name)
+    orientation = orientation_of(path)
+    keypoints = nearby_row(path) if table is None else row_of(path, table[1])
+    if keypoints is not None:
+        return Person(path.stem, *upright(picture, keypoints, orientation))
+    if table is not None:
+        raise UserError(f"keypoints: {table[0]} has no row {path.name}; its first is {next(iter(table[1]), 'missing')}")
+    picture, _ = upright(picture, torch.full((len(JOINTS), 2), torch.nan), orientation)
+    return Person(path.stem, picture, detect_joints(picture, str(path)))
+
+
+def pictures_of(folder: Path) -> list[Path]:
+    """Return the pictures of a folder and of folders in it, in order of their names.
+
+    Raises:
+        UserError: there is none.
+    """
+    names = FolderStore(folder).names()
+    if not names:
+        raise UserError(f"picture: there is none in the folder {folder}")
+    return [folder / name for name in names]
