@@ -100,7 +100,7 @@ def joints_for(
     joints = place(poses, (person.picture.height, person.picture.width), size)
     if options.fit_pose:
         body = fit(person.picture, person.keypoints, size).keypoints
-        joints = fit_to_body(joints, body, together=options.pose_sequence is not None)
+        joints = fit_to_body(joints, body, together=options.pose_sequence is not None, source=person.name)
     return between(joints, options.between)
 
 

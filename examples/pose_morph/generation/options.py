@@ -74,9 +74,12 @@ def check(options: Options) -> None:
         raise UserError(f"poses: expected one of --pose, --pose-from and --pose-sequence, got {got}")
     if options.pose_names and options.pose is None:
         raise UserError("--pose-names: expected --pose FILE.csv with it, whose rows they are")
-    if options.pose_frame is not None and (options.pose_from or min(options.pose_frame) < 1):
+    table = options.pose or options.pose_sequence
+    if options.pose_frame is not None and (
+        table is None or table.suffix.lower() != ".csv" or min(options.pose_frame) < 1
+    ):
         raise UserError(
-            "--pose-frame: expected a height and a width above 0, and a table of joints; pictures know theirs"
+            "--pose-frame: expected a height and a width above 0 for a table of joints (.csv); pictures know theirs"
         )
     if options.between < 0:
         raise UserError(f"--between: expected at least 0, got {options.between}")

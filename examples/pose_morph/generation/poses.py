@@ -34,10 +34,7 @@ class TargetPose:
 
 
 def read_poses(table: Path, names: Sequence[str], frame: tuple[int, int] | None) -> list[TargetPose]:
-    """Read the named rows of a table in that order, or all rows.
-
-    The frame is ``frame``, or the size of the picture of the row's name if it lies beside the table or in a folder
-    there; otherwise None.
+    """Read the named rows of a table in that order, or all rows; see `framed` for what frame they are in.
 
     Raises:
         UserError: the table cannot be read, lacks a name, or a row knows no joint.
@@ -57,8 +54,19 @@ def read_poses(table: Path, names: Sequence[str], frame: tuple[int, int] | None)
         raise UserError(
             f"poses: {table} knows no joint of {empty[0]} ({len(empty)} row(s) like it); name others with --pose-names"
         )
+    return framed([(name, rows[name]) for name in chosen], table, frame)
+
+
+def framed(
+    rows: Sequence[tuple[str, Float[Tensor, "18 2"]]], table: Path, frame: tuple[int, int] | None
+) -> list[TargetPose]:
+    """Give rows of ``table`` the frame they are in.
+
+    That is ``frame``, or else the size of the picture of the row's name, if it lies beside the table or in a folder
+    there, or else None.
+    """
     folders = [table.parent, *sorted(path for path in table.parent.iterdir() if path.is_dir())]
-    return [TargetPose(Path(name).stem, rows[name], frame or _size_of(name, folders)) for name in chosen]
+    return [TargetPose(Path(name).stem, points, frame or _size_of(name, folders)) for name, points in rows]
 
 
 def poses_of(people: Sequence[Person]) -> list[TargetPose]:
@@ -83,7 +91,7 @@ def place(poses: Sequence[TargetPose], source: tuple[int, int], size: tuple[int,
 
 
 def fit_to_body(
-    poses: Float[Tensor, "p 18 2"], body: Float[Tensor, "18 2"], *, together: bool
+    poses: Float[Tensor, "p 18 2"], body: Float[Tensor, "18 2"], *, together: bool, source: str
 ) -> Float[Tensor, "p 18 2"]:
     """Scale and move poses so that the trunk is as long as the body's and the hips' middle lies where the body's does.
 
@@ -92,6 +100,7 @@ def fit_to_body(
         body: The source's joints.
         together: One scale and one move for all, after the median trunk and hips: for the poses of one sequence, whose
             steps and bends must stay. Otherwise every pose has its own.
+        source: The body's name, for messages.
 
     Raises:
         UserError: the neck or both hips of the body or of a pose are unknown, or a trunk has no length.
@@ -103,7 +112,7 @@ def fit_to_body(
         their_trunk = their_trunk.nanmedian(dim=0, keepdim=True).values
     usable = (their_trunk > 1) & torch.isfinite(their_hips).all(dim=1)
     if not (trunk > 1 and torch.isfinite(hips).all()):
-        raise UserError("--fit-pose: the neck and a hip of the source must be known, and apart; leave --fit-pose out")
+        raise UserError(f"--fit-pose: the neck and a hip of {source} must be known, and apart; leave --fit-pose out")
     if not bool(usable.all()):
         raise UserError(
             f"--fit-pose: the neck and a hip must be known, and apart, and in {int((~usable).sum())} pose(s) they are "

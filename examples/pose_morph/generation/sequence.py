@@ -12,7 +12,7 @@ from examples.pose_morph.data.video import Video
 from examples.pose_morph.errors import UserError
 from examples.pose_morph.generation.detection import detect_joints
 from examples.pose_morph.generation.people import pictures_of, read_person
-from examples.pose_morph.generation.poses import TargetPose, is_known
+from examples.pose_morph.generation.poses import TargetPose, framed, is_known
 
 VIDEOS = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".gif")
 
@@ -35,7 +35,7 @@ def read_sequence(path: Path, frame: tuple[int, int] | None) -> tuple[list[Targe
     elif not path.is_file():
         raise UserError(f"--pose-sequence: there is no {path}")
     elif path.suffix.lower() == ".csv":
-        poses = [TargetPose(Path(name).stem, points, frame) for name, points in annotation_rows(path)]
+        poses = framed(list(annotation_rows(path)), path, frame)
     elif path.suffix.lower() in VIDEOS:
         poses = list(_video_poses(path))
     else:

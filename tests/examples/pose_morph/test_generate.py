@@ -136,6 +136,17 @@ def test_a_fitted_pose_is_drawn_at_the_sources_size(place, standing):
     assert (close - own).abs().mean() < 0.2 * (far - own).abs().mean()
 
 
+def test_a_fitted_sequence_keeps_its_steps_and_single_poses_do_not(place, standing):
+    """Two frames one step apart: alone, each is moved onto the source, and nothing is left of the step."""
+    write_table(place / "walk.csv", {"1": 2 * standing, "2": 2 * standing + torch.tensor([16.0, 0.0])})
+    for kind, folder in (("pose_sequence", "walk"), ("pose", "single")):
+        run(place, **{kind: place / "walk.csv"}, pose_frame=(128, 80), fit_pose=True, out=place / folder)
+    walked = [pixels(place / "walk" / f"a__{name}.png")[1] for name in ("00000_1", "00001_2")]
+    single = [pixels(place / "single" / f"a__{name}.png")[1] for name in ("1", "2")]
+    assert walked[0] != walked[1]
+    assert single[0] == single[1]
+
+
 def test_a_painting_is_a_source_like_any_other(place, standing):
     """Fig. 10: a source of another domain; brush strokes in a palette file, with joints that are partly unknown."""
     painting = Image.effect_noise((80, 128), 90).convert("RGB").quantize(12)

@@ -59,26 +59,32 @@ def test_poses_are_placed_as_their_pictures_would_be(standing):
 
 def test_a_fitted_pose_has_the_bodys_trunk_at_the_bodys_hips(standing):
     poses = torch.stack([standing * 2 + 5, standing / 3 - 4])
-    for fitted in fit_to_body(poses, standing, together=False):
+    for fitted in fit_to_body(poses, standing, together=False, source="a"):
         torch.testing.assert_close(fitted, standing)
 
 
 def test_a_sequence_is_fitted_as_a_whole_so_that_its_movement_stays(standing):
     walk = torch.stack([standing, standing + torch.tensor([3.0, 0.0]), standing + torch.tensor([6.0, 0.0])])
-    fitted = fit_to_body(walk * 2 + 11, standing, together=True)
+    fitted = fit_to_body(walk * 2 + 11, standing, together=True, source="a")
     torch.testing.assert_close(fitted.diff(dim=0), walk.diff(dim=0))
     torch.testing.assert_close(fitted[1], standing)
+
+
+def test_one_odd_frame_does_not_resize_a_sequence(standing):
+    walk = torch.stack([2 * standing] * 4 + [9 * standing])
+    fitted = fit_to_body(walk, standing, together=True, source="a")
+    torch.testing.assert_close(fitted[0], standing)
 
 
 def test_unknown_joints_stay_unknown_and_one_hip_is_enough(standing):
     pose = standing.clone()
     pose[[4, 11]] = torch.nan
-    fitted = fit_to_body(pose[None], standing, together=False)[0]
+    fitted = fit_to_body(pose[None], standing, together=False, source="a")[0]
     assert torch.equal(torch.isnan(fitted), torch.isnan(pose))
     with pytest.raises(UserError, match="in 1 pose"):
-        fit_to_body(UNKNOWN[None], standing, together=False)
-    with pytest.raises(UserError, match="of the source must be known"):
-        fit_to_body(standing[None], UNKNOWN, together=False)
+        fit_to_body(UNKNOWN[None], standing, together=False, source="a")
+    with pytest.raises(UserError, match="neck and a hip of a must be known"):
+        fit_to_body(standing[None], UNKNOWN, together=False, source="a")
 
 
 def test_poses_between_lie_on_straight_lines_and_given_ones_are_kept(standing):

@@ -19,6 +19,7 @@ def test_a_table_is_read_in_its_order_and_rows_without_joints_are_counted(tmp_pa
     assert [pose.name for pose in poses] == ["9", "11", "2"]
     assert {pose.frame for pose in poses} == {(64, 40)}
     assert torch.equal(poses[1].keypoints, standing + 1)
+    assert {pose.frame for pose in read_sequence(tmp_path / "walk.csv", None)[0]} == {None}
     assert notes == [f"1 of 4 frames of {tmp_path / 'walk.csv'} have no known joint and are left out: 10"]
 
 
