@@ -1,0 +1,253 @@
+"""Does the attention land on the right spot? A number for Fig. 9, on people whose every pixel's true source is known.
+
+For each held-out pair, the pixels of the true target that the source shows, too, ask the attention of every level: how
+much of its mass lies within a radius of the same point of the body? Needs rendered people with rest-pose points.
+Writes right_spot.json and right_spot.png.
+"""
+
+import json
+import math
+import sys
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import tyro
+from PIL import Image
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from torch import Tensor
+
+from examples.pose_morph.atomic import replace_file
+from examples.pose_morph.data.patn import read_patn
+from examples.pose_morph.data.pose_data import PoseData
+from examples.pose_morph.data.rest_points import read_rest_points
+from examples.pose_morph.errors import UserError
+from examples.pose_morph.networks.copy_weights import CopyLevel, recorded
+from examples.pose_morph.networks.generator import Generator, draw_pose
+from examples.pose_morph.networks.trained import load_generator
+from examples.pose_morph.pictures.share_map import LEGEND, draw_shares
+from examples.pose_morph.pictures.sheet import draw_sheet, to_picture
+from examples.pose_morph.scores.right_spot import RightSpots, SpotShares, right_spots, spot_shares
+from examples.pose_morph.training.options import PEOPLE, Count, Folder, Switch
+from examples.pose_morph.training.pair_stream import Batch, take_pairs
+
+FACTORS = (0.5, 1.0, 2.0, 4.0)
+"""The radii that are reported, in radii."""
+
+MAIN = FACTORS.index(1.0)
+QUANTITIES = ("attention", "selected", "best", "uniform")
+CELL_HEIGHT, MAPS = 256, 3
+CAPTION = (
+    "selected, best: the most that attention to Phase 1's keys, or to any, could have there; uniform: what equal "
+    "weights on the person have; off: the median distance of the strongest key"
+)
+
+PROTOCOL = (
+    "mean over the pixels of all true targets whose rest-pose point some source pixel shows within the radius; "
+    "attention: mass on source pixels within the radius; selected: the most that any attention could reach on the keys "
+    "that Phase 1 selects; best: on all keys; uniform: equal mass on every pixel of the source's person; a pixel asks "
+    "the query that covers it, and the mass of a key is spread evenly over the pixels that it covers; strongest_cm: "
+    "median distance in the rest pose between the right spot and the strongest key, null where that is the background"
+)
+
+
+@dataclass(frozen=True)
+class Options:
+    """Which model is measured, on which pairs, and what counts as the right spot."""
+
+    model: Annotated[Path, tyro.conf.arg(metavar="RUN|FILE")]
+    """Folder of a run, or a .safetensors file."""
+    data: Folder = PEOPLE
+    """Rendered people with the folder rest/; the default is those of this repository."""
+    radius: Annotated[float, tyro.conf.arg(metavar="CM")] = 4.0
+    """Centimetres in the rest pose within which a source pixel is the right spot; half, twice and four times as much
+    are reported, too."""
+    pairs: Count = None
+    """Held-out pairs to measure, evenly chosen; by default all."""
+    untrained: Switch = False
+    """Measure the same model before any training as well."""
+    shown: Annotated[int, tyro.conf.arg(metavar="N")] = 6
+    """Rows of the picture."""
+    out: Folder = Path("runs/pose_morph/right_spot")
+    """Folder for the results; older ones are replaced."""
+
+
+def run(options: Options, console: Console) -> dict[str, Any]:
+    """Measure, print the table, write the results and return them."""
+    for name in ("radius", "pairs", "shown"):
+        value = getattr(options, name)
+        if value is not None and not value > 0:
+            raise UserError(f"--{name}: expected more than 0, got {value}")
+    model = load_generator(options.model, torch.device("cpu"))
+    people = read_patn(options.data, "test", model.settings.size)
+    for note in people.notes:
+        console.print(f"[yellow]{note}[/]", soft_wrap=True, highlight=False)
+    which = evenly(len(people.pairs), options.pairs or len(people.pairs))
+    shown = set(which[evenly(len(which), options.shown)].tolist())
+    radii = tuple(factor * options.radius / 100 for factor in FACTORS)
+
+    rows, tally, before = [], Tally(radii), Tally(radii)
+    untrained = None
+    if options.untrained:
+        torch.manual_seed(0)
+        untrained = Generator(model.settings).eval()
+    for pair in track(which.tolist(), "measuring", console=console):
+        spots = spots_of(people, pair, options.data, radii[MAIN])
+        batch, result, levels = drawn(model.generator, people, pair)
+        shares = tally.add(spots, levels)
+        if untrained is not None:
+            before.add(spots, drawn(untrained, people, pair)[2])
+        if pair in shown:
+            scale = max(1, round(CELL_HEIGHT / spots.size[0]))
+            maps = [
+                draw_shares(of_level.attention[MAIN], spots.pixels, spots.hidden, spots.size, scale)
+                for of_level in list(shares.values())[-MAPS:]
+            ]
+            pictures = (to_picture(x[0], scale) for x in (batch.source, batch.target, result))
+            rows.append([*pictures, *maps])
+
+    if not tally.sums:
+        raise UserError(f"model: {options.model} has no gpa or full attention, whose weights could be measured")
+    results = {"trained": tally.summary()} | ({"untrained": before.summary()} if options.untrained else {})
+    report = {
+        "model": str(options.model),
+        "data": str(options.data),
+        "pairs": len(which),
+        "radius_cm": options.radius,
+        "pixels": {"asked": tally.asked, "hidden": tally.hidden},
+        "left_out": sorted(tally.without_weights),
+        "protocol": PROTOCOL,
+        **results,
+    }
+    text = json.dumps(report, indent=2, allow_nan=False) + "\n"
+    replace_file(options.out / "right_spot.json", lambda file: file.write(text.encode()))
+    names = list(tally.sums)[-MAPS:]
+    sheet = draw_share_sheet(rows, names, options.radius)
+    replace_file(options.out / "right_spot.png", lambda file: sheet.save(file, format="PNG"))
+
+    for name, levels in results.items():
+        console.print(tabulate(levels, f"{name}: % of the attention within so many cm of the right spot"))
+    console.print(
+        f"{len(which)} pairs; {tally.asked} pixels asked, {tally.hidden} more that the source does not show",
+        highlight=False,
+    )
+    for level in report["left_out"]:
+        console.print(f"[yellow]left out: {level}, which has no weights of single keys[/]", highlight=False)
+    console.print(str(options.out), soft_wrap=True, highlight=False)
+    return report
+
+
+class Tally:
+    """The shares of all pixels of all pairs, level by level, smallest first."""
+
+    def __init__(self, radii: tuple[float, ...]) -> None:
+        """Count nothing yet."""
+        self.radii = radii
+        self.sums: dict[str, Tensor] = {}
+        self.strongest: dict[str, list[Tensor]] = defaultdict(list)
+        self.kinds: dict[str, str] = {}
+        self.without_weights: set[str] = set()
+        self.asked = self.hidden = 0
+
+    def add(self, spots: RightSpots, levels: list[CopyLevel]) -> dict[str, SpotShares]:
+        """Measure one pair and return its shares, smallest level first."""
+        self.asked, self.hidden = self.asked + len(spots.pixels), self.hidden + len(spots.hidden)
+        measured = {}
+        for level in levels:
+            if not level.has_weights:
+                self.without_weights.add(f"{level.kind} at {level.name}")
+                continue
+            self.kinds[level.name] = level.kind
+            shares = measured[level.name] = spot_shares(spots, level, self.radii)
+            sums = torch.stack([getattr(shares, quantity).double().sum(dim=1) for quantity in QUANTITIES])
+            self.sums[level.name] = self.sums.get(level.name, 0) + sums
+            self.strongest[level.name].append(shares.strongest)
+        return measured
+
+    def summary(self) -> list[dict[str, Any]]:
+        """Return the means over all pixels of each level, by radius in cm."""
+        if not self.asked:
+            raise UserError("--radius: no source shows any pixel of its target within this radius; take a larger one")
+        levels = []
+        for name, sums in self.sums.items():
+            values: dict[str, Any] = {"level": name, "attention_kind": self.kinds[name]}
+            for quantity, means in zip(QUANTITIES, (sums / self.asked).tolist(), strict=True):
+                values[quantity] = {f"{100 * r:g}": mean for r, mean in zip(self.radii, means, strict=True)}
+            median = float(torch.cat(self.strongest[name]).median())
+            values["strongest_cm"] = 100 * median if math.isfinite(median) else None
+            levels.append(values)
+        return levels
+
+
+def spots_of(people: PoseData, pair: int, root: Path, radius: float) -> RightSpots:
+    """Return which pixels of a pair's target the source shows, and where."""
+    names = [people.names[number] for number in people.pairs[pair].tolist()]
+    source, target = (read_rest_points(root, name) for name in names)
+    for name, points in zip(names, (source, target), strict=True):
+        if tuple(points.shape[:2]) != people.size:
+            raise UserError(
+                f"data: the rest-pose points of {name} are {tuple(points.shape[:2])}, and the model draws "
+                f"{people.size}; expected the same size: render people of that size (prepare synthetic --size)"
+            )
+    return right_spots(source, target, radius)
+
+
+def drawn(generator: Generator, people: PoseData, pair: int) -> tuple[Batch, Tensor, list[CopyLevel]]:
+    """Draw one pair; return the batch, the result and the attention of every level."""
+    batch = take_pairs(people, torch.tensor([pair]))
+    poses = (draw_pose(points, generator.settings) for points in (batch.source_keypoints, batch.target_keypoints))
+    with torch.no_grad(), recorded(generator) as levels:
+        return batch, generator(batch.source, *poses), levels
+
+
+def evenly(count: int, wanted: int) -> Tensor:
+    """Return ``wanted`` numbers of 0 … count - 1 (or all), evenly spread."""
+    return torch.linspace(0, count - 1, min(wanted, count)).round().long()
+
+
+def draw_share_sheet(rows: list[list[Image.Image]], levels: list[str], radius: float) -> Image.Image:
+    """Put the pairs under one another."""
+    headers = ("source", "truth", "result", *levels)
+    return draw_sheet(rows, headers, f"share of the attention within {radius:g} cm of the right spot ({LEGEND})")
+
+
+def tabulate(levels: list[dict[str, Any]], title: str) -> Table:
+    """Return the table that is printed, in percent and cm; what stands beside the attention is for the main radius."""
+    table = Table(title=title, caption=CAPTION, box=SIMPLE, padding=(0, 1, 0, 0))
+    radii = list(levels[0]["attention"])
+    columns = ("level", "kind", *(f"{radius} cm" for radius in radii), *QUANTITIES[1:], "off, cm")
+    for column in columns:
+        table.add_column(column, justify="left" if column in columns[:2] else "right", no_wrap=True)
+    for level in levels:
+        shares = (*level["attention"].values(), *(level[quantity][radii[MAIN]] for quantity in QUANTITIES[1:]))
+        off = "∞" if level["strongest_cm"] is None else f"{level['strongest_cm']:.1f}"
+        table.add_row(level["level"], level["attention_kind"], *(f"{100 * share:.1f}" for share in shares), off)
+    return table
+
+
+def main() -> None:
+    """Read the command line and measure."""
+    options = tyro.cli(
+        Options,
+        prog="python -m examples.pose_morph.experiments.right_spot",
+        description=__doc__,
+        config=(tyro.conf.FlagCreatePairsOff,),
+    )
+    console = Console()
+    try:
+        run(options, console)
+    except UserError as error:
+        console.print(f"[red]{error}[/]", soft_wrap=True, highlight=False)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        console.print("stopped; nothing was written")
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()
