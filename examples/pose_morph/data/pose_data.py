@@ -38,6 +38,24 @@ class Portrait(NamedTuple):
     keypoints: Float[Tensor, "18 2"]
 
 
+class Region(NamedTuple):
+    """Where a fitted picture lies inside its padding, in pixels, and what it was resized by."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+    factor: float
+
+    def crop(self, pictures: Tensor) -> Tensor:
+        """Take the padding off, (…, h, w)."""
+        return pictures[..., self.top : self.top + self.height, self.left : self.left + self.width]
+
+    def move(self, keypoints: Tensor) -> Tensor:
+        """Return joints as they lie in the cropped picture, (…, 18, 2)."""
+        return keypoints - keypoints.new_tensor([self.left, self.top])
+
+
 class PictureStore(ABC):
     """Where pictures lie. Stores are sent to worker processes, so they hold paths, not open files.
 
@@ -127,35 +145,24 @@ class PoseData(Dataset[Portrait]):
             keypoints = (keypoints + 0.5) * scale - 0.5
         return fit(picture, keypoints, self.size)
 
-
-class Placement(NamedTuple):
-    """Where a picture comes to lie among the padding.
-
-    Attributes:
-        factor: What the picture is resized by.
-        size: Its height and width after that.
-        corner: (x, y) of its first pixel.
-    """
-
-    factor: float
-    size: tuple[int, int]
-    corner: tuple[int, int]
+    def region(self, number: int) -> Region:
+        """Return where picture ``number`` lies inside its padding."""
+        return region_of(self.store.size(self.names[number]), self.size)
 
 
-def placement(picture: tuple[int, int], size: tuple[int, int]) -> Placement:
-    """Return how `fit` places a picture of the first size (height, width) in the second."""
+def region_of(picture: tuple[int, int], size: tuple[int, int]) -> Region:
+    """Return where a picture of the first size (height, width) lies when it is fitted to the second: in the middle."""
     factor = min(new / old for new, old in zip(size, picture, strict=True))
     height, width = (min(new, max(1, round(old * factor))) for new, old in zip(size, picture, strict=True))
-    return Placement(factor, (height, width), ((size[1] - width) // 2, (size[0] - height) // 2))
+    return Region((size[0] - height) // 2, (size[1] - width) // 2, height, width, factor)
 
 
 def fit(picture: Image.Image, keypoints: Float[Tensor, "18 2"], size: tuple[int, int]) -> Portrait:
     """Resize a picture as a whole, keeping its shape, and pad it to ``size`` with its own border; joints follow."""
-    place = placement((picture.height, picture.width), size)
-    (height, width), (left, top) = place.size, place.corner
-    filter_ = Image.Resampling.BOX if place.factor < 1 else Image.Resampling.BICUBIC
+    top, left, height, width, factor = region_of((picture.height, picture.width), size)
+    filter_ = Image.Resampling.BOX if factor < 1 else Image.Resampling.BICUBIC
     pixels = np.asarray(picture.resize((width, height), filter_))
     padding = ((top, size[0] - height - top), (left, size[1] - width - left), (0, 0))
     pixels = np.pad(pixels, padding, mode="edge")
-    moved = scale_keypoints(keypoints[None], place.factor, place.corner)[0]
+    moved = scale_keypoints(keypoints[None], factor, (left, top))[0]
     return Portrait(torch.from_numpy(pixels).permute(2, 0, 1).contiguous(), moved)

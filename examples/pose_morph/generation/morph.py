@@ -7,7 +7,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from examples.pose_morph.data.pose_data import fit, placement
+from examples.pose_morph.data.pose_data import fit, region_of
 from examples.pose_morph.generation.people import Person
 from examples.pose_morph.networks.generator import Generator, draw_pose
 from examples.pose_morph.networks.source_features import SourceFeatures, join_sources, repeat_source
@@ -41,6 +41,5 @@ def draw_poses(
 
 def without_padding(picture: Image.Image, original: tuple[int, int]) -> Image.Image:
     """Cut off what `fit` padded a picture of ``original`` height and width with."""
-    place = placement(original, (picture.height, picture.width))
-    (height, width), (left, top) = place.size, place.corner
+    top, left, height, width, _ = region_of(original, (picture.height, picture.width))
     return picture.crop((left, top, left + width, top + height))

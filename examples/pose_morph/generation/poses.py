@@ -10,7 +10,7 @@ from torch import Tensor
 
 from examples.pose_morph.data.folder_store import header_size
 from examples.pose_morph.data.pose import scale_keypoints
-from examples.pose_morph.data.pose_data import UnusablePicture, placement
+from examples.pose_morph.data.pose_data import UnusablePicture, region_of
 from examples.pose_morph.data.tables import read_annotation
 from examples.pose_morph.errors import UserError
 from examples.pose_morph.generation.people import Person
@@ -85,8 +85,8 @@ def place(poses: Sequence[TargetPose], source: tuple[int, int], size: tuple[int,
     """Bring poses from their frames (None: ``source``) to pictures of ``size``, as `fit` brings pictures there."""
     placed = []
     for pose in poses:
-        where = placement(pose.frame or source, size)
-        placed.append(scale_keypoints(pose.keypoints[None], where.factor, where.corner)[0])
+        region = region_of(pose.frame or source, size)
+        placed.append(scale_keypoints(pose.keypoints[None], region.factor, (region.left, region.top))[0])
     return torch.stack(placed)
 
 

@@ -5,38 +5,9 @@ import json
 import pytest
 import torch
 
-from examples.pose_morph.scores.metrics import PROTOCOLS, score_pairs, ssim_gaussian, to_bytes
+from examples.pose_morph.data.pose_data import region_of
+from examples.pose_morph.scores.metrics import PROTOCOLS, score_pairs, to_bytes
 from examples.pose_morph.training.pair_stream import Batch
-
-
-def grey(value: float) -> torch.Tensor:
-    """A flat picture."""
-    return torch.full((3, 32, 24), value)
-
-
-def test_ssim_of_flat_pictures_is_the_luminance_term():
-    """Without variance SSIM is (2ab + C1) / (a² + b² + C1), C1 = (0.01 · 255)²."""
-    a, b, c1 = 51.0, 204.0, 2.55**2
-    expected = (2 * a * b + c1) / (a * a + b * b + c1)
-    assert ssim_gaussian(grey(a / 127.5 - 1), grey(b / 127.5 - 1)) == pytest.approx(expected, abs=1e-4)
-    assert ssim_gaussian(grey(0.3), grey(0.3)) == 1.0
-
-
-def test_ssim_uses_the_gaussian_window():
-    """A single different pixel changes SSIM only as far as the window reaches: 5 pixels at sigma 1.5."""
-    generator = torch.Generator().manual_seed(0)
-    truth = torch.rand(3, 64, 64, generator=generator) * 2 - 1
-    result = truth.clone()
-    result[:, 32, 32] = -result[:, 32, 32]
-    from skimage.metrics import structural_similarity
-
-    a, b = (to_bytes(x[None])[0].permute(1, 2, 0).numpy() for x in (result, truth))
-    _, per_pixel = structural_similarity(
-        a, b, channel_axis=2, data_range=255, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, full=True
-    )
-    assert ssim_gaussian(result, truth) < 1
-    assert (per_pixel[:26] == 1).all()
-    assert per_pixel[28, 32].min() < 1
 
 
 def test_bytes_are_rounded_and_cut():
@@ -61,3 +32,21 @@ def test_scores_average_over_pairs_and_weigh_the_body(standing):
     assert scores["l1"] == pytest.approx(16 / (64 * 40), rel=0.01)
     assert scores["l1_person"] < 0.1 * scores["l1"]
     json.dumps(scores)
+
+
+def test_padding_is_not_scored(standing):
+    truth = torch.zeros(1, 3, 64, 60)
+    batch = Batch(truth, standing[None], truth, standing[None])
+    region = region_of((64, 40), (64, 60))
+    assert region == (0, 10, 64, 40)
+    wrong_outside = truth.clone()
+    wrong_outside[..., :10] = wrong_outside[..., 50:] = 1.0
+
+    def score(result, regions):
+        return score_pairs(
+            iter([batch]), lambda _: result, lambda a, b: (a - b).abs().mean(dim=(1, 2, 3)), regions=regions
+        )
+
+    assert score(wrong_outside, [region])["l1"] == pytest.approx(0.0, abs=0.01)
+    assert score(wrong_outside, [region])["perceptual"] == pytest.approx(0.0, abs=0.01)
+    assert score(wrong_outside, None)["l1"] == pytest.approx(20 / 60, abs=0.01)
