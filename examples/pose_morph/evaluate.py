@@ -1,0 +1,106 @@
+"""Score trained pose-morphing models, or pictures that any program made, by named protocols.
+
+    python -m examples.pose_morph.evaluate --run RUN_FOLDER --data DATA_FOLDER
+    python -m examples.pose_morph.evaluate --generated FOLDER --truth FOLDER
+
+Writes metrics.json, in which every score stands under the name of its protocol, with its definition, counts, hashes and
+versions. Scores of different protocols cannot be compared. Nothing is downloaded: LPIPS and FID need weight files.
+"""
+
+import sys
+
+import tyro
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from examples.pose_morph.data.patn import read_patn
+from examples.pose_morph.data.pose_data import DataError
+from examples.pose_morph.errors import UserError
+from examples.pose_morph.evaluation.options import Options, asked_protocols, check, place_of
+from examples.pose_morph.evaluation.real_pictures import RealPictures, from_folder, from_training
+from examples.pose_morph.evaluation.report import compose, show, write_report
+from examples.pose_morph.evaluation.score_folders import score_folders
+from examples.pose_morph.evaluation.score_models import score_models
+from examples.pose_morph.evaluation.tally import Scorer
+from examples.pose_morph.scores.protocols import NEEDS_KEYPOINTS, SET_PROTOCOLS, ProtocolName, check_files
+from examples.pose_morph.train import choose_device
+
+
+def evaluate(options: Options, console: Console) -> int:
+    """Score as ``options`` say and write the file of scores; return the exit code."""
+    check(options)
+    wanted, required = asked_protocols(options)
+    check_files(wanted, options.weights)
+    device = choose_device(options.device)
+    not_computed: dict[str, str] = {}
+
+    def leave_out(names: tuple[ProtocolName, ...], reason: str) -> None:
+        for name in names:
+            if name in required:
+                raise UserError(f"--protocols: {name} cannot be computed: {reason}")
+            if name in wanted:
+                not_computed[name] = reason
+
+    if options.from_folders:
+        leave_out(NEEDS_KEYPOINTS, "pictures in folders come without keypoints")
+        if options.real is None:
+            leave_out(SET_PROTOCOLS, "there are no real pictures; give --real FOLDER")
+        real = None if options.real is None else from_folder(options.real)
+        compute = score_folders
+    else:
+        real = None
+        if any(name in wanted for name in SET_PROTOCOLS):
+            try:
+                real = real_of(options)
+            except DataError as error:
+                leave_out(SET_PROTOCOLS, str(error))
+        compute = score_models
+    names = [name for name in wanted if name not in not_computed]
+    scorer = Scorer(names, options.weights, device, required=required)
+    with progress_bar(console) as bar:
+        outcome = compute(options, scorer, real, bar)
+    left_out = not_computed | scorer.left_out
+    report = compose(outcome, protocols=wanted, weights=options.weights, not_computed=left_out)
+    write_report(place_of(options), report)
+    show(report, place_of(options), console)
+    return 0
+
+
+def real_of(options: Options) -> RealPictures:
+    """Return the real pictures of a Fréchet distance."""
+    if options.real is not None:
+        return from_folder(options.real)
+    train = read_patn(options.data, "train", (1, 1))
+    return from_training(train.store, train.names, options.data)
+
+
+def progress_bar(console: Console) -> Progress:
+    """Return the bars: one per model, one for the real pictures, each with the time left."""
+    return Progress(
+        TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeRemainingColumn(),
+        TextColumn("left"), console=console,
+    )  # fmt: skip
+
+
+def main() -> None:
+    """Read the command line and score."""
+    options = tyro.cli(
+        Options,
+        prog="python -m examples.pose_morph.evaluate",
+        description=__doc__,
+        config=(tyro.conf.FlagCreatePairsOff,),
+    )
+    console = Console()
+    try:
+        code = evaluate(options, console)
+    except UserError as error:
+        console.print(str(error), style="red", markup=False, soft_wrap=True, highlight=False)
+        code = 2
+    except KeyboardInterrupt:
+        console.print("stopped; no scores were written")
+        code = 130
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

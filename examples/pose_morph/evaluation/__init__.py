@@ -1,0 +1,1 @@
+"""What the evaluation script is made of."""

@@ -1,0 +1,109 @@
+"""The pairs that a candidate is scored on, as bytes and without padding."""
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from jaxtyping import UInt8
+from PIL import Image
+from torch import Tensor
+
+from examples.pose_morph.data.pose import apply_affine, random_affine
+from examples.pose_morph.data.pose_data import DataError, PoseData
+from examples.pose_morph.errors import UserError
+from examples.pose_morph.evaluation.candidates import Candidate
+from examples.pose_morph.evaluation.matching import flat_name
+from examples.pose_morph.scores.metrics import to_bytes
+from examples.pose_morph.scores.protocols import ScoredPair
+from examples.pose_morph.training.pair_stream import Batch, take_pairs
+
+TAU = 0.15
+"""Strength of the affine maps that stand in for pairs where there are none: the paper's."""
+
+TASKS = {
+    True: "pairs: one person in two poses",
+    False: f"pictures and their tau of strength {TAU}, seeded by the picture's number: the data has no pairs",
+}
+
+
+class Answer(NamedTuple):
+    """What a candidate made of one pair: the padded pictures for a look, and what is scored."""
+
+    number: int
+    batch: Batch
+    result: UInt8[Tensor, "3 h w"]
+    scored: ScoredPair
+
+
+def answers(
+    candidate: Candidate, data: PoseData, which: Tensor, *, batch_size: int, device: torch.device
+) -> Iterator[list[Answer]]:
+    """Yield what a candidate makes of the pairs ``which``, batch by batch.
+
+    Generated pictures are rounded to bytes, as a PNG file holds them, and cut to the region that the target's picture
+    has inside its padding.
+    """
+    for numbers in which.split(batch_size):
+        batch = take_tested(data, numbers)
+        results = to_bytes(candidate.morph(Batch(*(part.to(device) for part in batch))))
+        truths = to_bytes(batch.target)
+        found = []
+        for row, number in enumerate(numbers.tolist()):
+            result, truth, keypoints = results[row], truths[row], batch.target_keypoints[row]
+            if data.paired:
+                region = data.region(int(data.pairs[number, 1]))
+                pair = ScoredPair(region.crop(result), region.crop(truth), region.move(keypoints))
+            else:  # tau moves picture and padding alike
+                pair = ScoredPair(result, truth, keypoints)
+            found.append(Answer(number, Batch(*(part[row : row + 1] for part in batch)), result, pair))
+        yield found
+
+
+def take_tested(data: PoseData, which: Tensor) -> Batch:
+    """Return pairs with a truth: those of the data, or each picture with a tau that depends on its number alone."""
+    batch = take_pairs(data, which)
+    if data.paired:
+        return batch
+    taus = [random_affine(1, TAU, torch.Generator().manual_seed(number)) for number in which.tolist()]
+    target, keypoints = apply_affine(batch.source, batch.source_keypoints, torch.cat(taus))
+    return Batch(batch.source, batch.source_keypoints, target, keypoints)
+
+
+def pair_names(data: PoseData, which: Tensor) -> list[tuple[str, str]]:
+    """Return the names (from, to) of pairs."""
+    return [(data.names[a], data.names[b]) for a, b in data.pairs[which].tolist()]
+
+
+def picture_names(names: list[tuple[str, str]]) -> list[str]:
+    """Return the file names of generated pictures: source___target.png.
+
+    Raises:
+        UserError: two pairs would go by one name.
+    """
+    files = [f"{flat_name(Path(a))}___{flat_name(Path(b))}.png" for a, b in names]
+    if len(set(files)) < len(files):
+        twice = next(name for name in files if files.count(name) > 1)
+        raise UserError(f"--save-pictures: two pairs would both be {twice}; rename their pictures")
+    return files
+
+
+def digest_of(names: list[tuple[str, str]]) -> str:
+    """Return the SHA-256 of the pairs' names, one "from,to" per line."""
+    return hashlib.sha256("".join(f"{a},{b}\n" for a, b in names).encode()).hexdigest()
+
+
+def read_bytes(path: Path) -> UInt8[Tensor, "3 h w"]:
+    """Read a picture of any mode as RGB.
+
+    Raises:
+        DataError: it cannot be decoded.
+    """
+    try:
+        with Image.open(path) as picture:
+            rgb = picture.convert("RGB")
+    except (OSError, SyntaxError, ValueError) as error:
+        raise DataError(f"{path} cannot be read as a picture ({error}); mend it or take it out") from error
+    pixels = torch.frombuffer(bytearray(rgb.tobytes()), dtype=torch.uint8)
+    return pixels.view(rgb.height, rgb.width, 3).permute(2, 0, 1).contiguous()

@@ -1,0 +1,65 @@
+"""The real side of a Fréchet distance: whole pictures of the training phase, or of a folder."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import torch
+from jaxtyping import UInt8
+from PIL import Image
+from rich.progress import Progress
+from torch import Tensor
+
+from examples.pose_morph.data.pose import JOINTS
+from examples.pose_morph.data.pose_data import DataError, FolderStore, PictureStore, fit, region_of
+from examples.pose_morph.evaluation.matching import picture_files
+from examples.pose_morph.evaluation.tally import Scorer, Statistics
+
+
+@dataclass(frozen=True)
+class RealPictures:
+    """Pictures by name, and what they are in words."""
+
+    store: PictureStore
+    names: list[str]
+    what: str
+
+    def read(self, size: tuple[int, int] | None) -> Iterator[UInt8[Tensor, "3 h w"]]:
+        """Yield every picture as bytes, resized to fit into ``size`` (height, width) as a model's are, unpadded."""
+        unknown = torch.full((len(JOINTS), 2), torch.nan)
+        for name in self.names:
+            picture: Image.Image = self.store.read(name)
+            shape = size or (picture.height, picture.width)
+            yield region_of(picture.size, shape).crop(fit(picture, unknown, shape).image)
+
+
+def from_folder(folder: Path) -> RealPictures:
+    """Take every picture of a folder and of those below it."""
+    names = [str(path.relative_to(folder)) for path in picture_files(folder, "--real")]
+    return RealPictures(FolderStore(folder), names, f"every picture in {folder}")
+
+
+def from_training(store: PictureStore, names: list[str], root: Path) -> RealPictures:
+    """Take the whole training phase: every file of its folder, or the pictures of its pairs where it is no folder."""
+    if isinstance(store, FolderStore):
+        found = from_folder(store.folder)
+        return RealPictures(store, found.names, f"every picture of {root}'s training phase, {store.folder}")
+    if not names:
+        raise DataError(f"data: {root} has no training pictures")
+    return RealPictures(store, names, f"the pictures of {root}'s training pairs")
+
+
+def statistics_of(
+    real: RealPictures | None, size: tuple[int, int] | None, scorer: Scorer, batch_size: int, bar: Progress
+) -> Statistics:
+    """Return the statistics of the real pictures' features at a model's size."""
+    statistics = scorer.statistics()
+    if real is None or not statistics:
+        return statistics
+    task = bar.add_task("real pictures", total=len(real.names))
+    pictures = real.read(size)
+    while some := list(islice(pictures, batch_size)):
+        scorer.add_features(statistics, some)
+        bar.advance(task, len(some))
+    return statistics

@@ -1,0 +1,94 @@
+"""Scores of trained models on a data folder's test pairs."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from rich.progress import Progress
+
+from examples.pose_morph.atomic import replace_file
+from examples.pose_morph.data.patn import read_patn
+from examples.pose_morph.data.pose_data import PoseData
+from examples.pose_morph.evaluation.candidates import COPY_SOURCE, Candidate, copy_source, load_candidates
+from examples.pose_morph.evaluation.options import Options, place_of
+from examples.pose_morph.evaluation.pairs import TASKS, Answer, answers, digest_of, pair_names, picture_names
+from examples.pose_morph.evaluation.real_pictures import RealPictures, statistics_of
+from examples.pose_morph.evaluation.report import GENERATED, RESIZING, Outcome
+from examples.pose_morph.evaluation.tally import Scorer, Statistics, Tally
+from examples.pose_morph.pictures.comparison import save_comparison
+from examples.pose_morph.train import evenly
+
+
+def score_models(options: Options, scorer: Scorer, real: RealPictures | None, bar: Progress) -> Outcome:
+    """Let every model answer the test pairs, and score the answers."""
+    candidates = load_candidates([*options.run, *options.model], scorer.device)
+    if options.copy_source:
+        candidates.append(copy_source(candidates[0].size))
+    data = read_patn(options.data, "test", candidates[0].size)
+    which = evenly(len(data.pairs), options.pairs or len(data.pairs))
+    names = pair_names(data, which)
+    files = dict(zip(which.tolist(), picture_names(names), strict=True)) if options.save_pictures else {}
+    for note in data.notes:
+        bar.console.print(f"[yellow]{note}[/]", soft_wrap=True, highlight=False)
+
+    shown = which[evenly(len(which), options.grid)].tolist() if options.grid else []
+    columns: dict[str, list[Answer]] = {candidate.name: [] for candidate in candidates}
+    several = len([*options.run, *options.model]) > 1
+    results: dict[str, dict[str, float]] = {}
+    warnings: list[str] = []
+    real_by_size: dict[tuple[int, int], Statistics] = {}
+    for candidate in candidates:
+        tally = Tally(scorer)
+        task = bar.add_task(candidate.name, total=len(which))
+        sized = replace(data, size=candidate.size)
+        for found in answers(candidate, sized, which, batch_size=options.batch_size, device=scorer.device):
+            tally.add([answer.scored for answer in found])
+            columns[candidate.name] += [answer for answer in found if answer.number in shown]
+            if options.save_pictures is not None and candidate.name != COPY_SOURCE:
+                folder = options.save_pictures
+                _save(folder / candidate.name if several else folder, found, files)
+            bar.advance(task, len(found))
+        if candidate.size not in real_by_size:
+            real_by_size[candidate.size] = statistics_of(real, candidate.size, scorer, options.batch_size, bar)
+        results[candidate.name] = tally.result(real_by_size[candidate.size])
+        warnings += [f"{candidate.name}: {warning}" for warning in tally.warnings(real_by_size[candidate.size])]
+    if shown:
+        pairs = [answer.batch for answer in columns[candidates[0].name]]
+        looks = {name: [answer.result for answer in found] for name, found in columns.items() if name != COPY_SOURCE}
+        title = f"{len(shown)} of {len(data.pairs)} test pairs of {options.data.name}"
+        save_comparison(place_of(options).with_name("comparison.png"), pairs, looks, title)
+    return Outcome(results, warnings, _about(options, candidates, data, names, real))
+
+
+def _about(
+    options: Options,
+    candidates: list[Candidate],
+    data: PoseData,
+    names: list[tuple[str, str]],
+    real: RealPictures | None,
+) -> dict[str, Any]:
+    """Return what was scored against what."""
+    return {
+        "task": TASKS[data.paired],
+        "models": {candidate.name: candidate.about for candidate in candidates},
+        "data": {
+            "folder": str(options.data),
+            "phase": "test",
+            "pairs": len(names),
+            "pairs_in_data": len(data.pairs),
+            "pictures": len(data),
+            "left_out": data.notes,
+            "names_sha256": digest_of(names),
+        },
+        "real": None if real is None else {"what": real.what, "pictures": len(real.names)},
+        "generated_pictures": GENERATED,
+        "resizing": RESIZING,
+    }
+
+
+def _save(folder: Path, found: list[Answer], files: dict[int, str]) -> None:
+    """Write generated pictures, each whole or not at all."""
+    for answer in found:
+        picture = Image.fromarray(answer.scored.result.permute(1, 2, 0).contiguous().numpy())
+        replace_file(folder / files[answer.number], lambda file, picture=picture: picture.save(file, format="PNG"))
