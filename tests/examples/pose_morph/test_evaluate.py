@@ -171,7 +171,7 @@ def test_several_runs_stand_side_by_side(people, tmp_path):
     report = score(
         run=runs,
         data=people,
-        grid=3,
+        grid=2,
         pairs=3,
         protocols=CHEAP,
         out=tmp_path / "out.json",
@@ -182,7 +182,7 @@ def test_several_runs_stand_side_by_side(people, tmp_path):
     assert report["data"]["pairs"] == 3
     assert report["data"]["pairs_in_data"] == 4
     with Image.open(tmp_path / "comparison.png") as sheet:
-        assert sheet.size == (5 * (64 * 3 + 6) + 6, 2 * 24 + 3 * (64 * 3 + 6))
+        assert sheet.size == (5 * (64 * 3 + 6) + 6, 2 * 24 + 2 * (64 * 3 + 6))
         sheet.load()
     assert {path.name: len(list(path.iterdir())) for path in (tmp_path / "made").iterdir()} == {"one": 3, "two": 3}
 
