@@ -7,17 +7,16 @@ Writes metrics.json, in which every score stands under the name of its protocol,
 versions. Scores of different protocols cannot be compared. Nothing is downloaded: LPIPS and FID need weight files.
 """
 
-import sys
-
-import tyro
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from examples.pose_morph.data.patn import read_patn
+from examples.pose_morph.command_line import run_command
 from examples.pose_morph.data.pose_data import DataError
+from examples.pose_morph.data.profiles import read_data
 from examples.pose_morph.errors import UserError
+from examples.pose_morph.evaluation.candidates import Candidate, copy_source, load_candidates
 from examples.pose_morph.evaluation.options import Options, asked_protocols, check, place_of
-from examples.pose_morph.evaluation.real_pictures import RealPictures, from_folder, from_training
+from examples.pose_morph.evaluation.real_pictures import RealPictures, Size, from_folder, from_training
 from examples.pose_morph.evaluation.report import compose, show, write_report
 from examples.pose_morph.evaluation.score_folders import score_folders
 from examples.pose_morph.evaluation.score_models import score_models
@@ -41,24 +40,30 @@ def evaluate(options: Options, console: Console) -> int:
             if name in wanted:
                 not_computed[name] = reason
 
+    candidates: list[Candidate] = []
+    real: dict[Size, RealPictures] = {}
     if options.from_folders:
         leave_out(NEEDS_KEYPOINTS, "pictures in folders come without keypoints")
         if options.real is None:
             leave_out(SET_PROTOCOLS, "there are no real pictures; give --real FOLDER")
-        real = None if options.real is None else from_folder(options.real)
-        compute = score_folders
+        else:
+            real = {None: from_folder(options.real)}
     else:
-        real = None
+        candidates = load_candidates([*options.run, *options.model], device)
+        if options.copy_source:
+            candidates.append(copy_source(candidates[0].size))
         if any(name in wanted for name in SET_PROTOCOLS):
             try:
-                real = real_of(options)
+                real = {size: real_of(options, size) for size in {candidate.size for candidate in candidates}}
             except DataError as error:
                 leave_out(SET_PROTOCOLS, str(error))
-        compute = score_models
     names = [name for name in wanted if name not in not_computed]
     scorer = Scorer(names, options.weights, device, required=required)
     with progress_bar(console) as bar:
-        outcome = compute(options, scorer, real, bar)
+        if options.from_folders:
+            outcome = score_folders(options, scorer, real.get(None), bar)
+        else:
+            outcome = score_models(options, candidates, scorer, real, bar)
     left_out = not_computed | scorer.left_out
     report = compose(outcome, protocols=wanted, weights=options.weights, not_computed=left_out)
     write_report(place_of(options), report)
@@ -66,12 +71,11 @@ def evaluate(options: Options, console: Console) -> int:
     return 0
 
 
-def real_of(options: Options) -> RealPictures:
-    """Return the real pictures of a Fréchet distance."""
+def real_of(options: Options, size: tuple[int, int]) -> RealPictures:
+    """Return the real pictures of a Fréchet distance for a model of that size."""
     if options.real is not None:
         return from_folder(options.real)
-    train = read_patn(options.data, "train", (1, 1))
-    return from_training(train.store, train.names, options.data)
+    return from_training(read_data(options.data, "train", size, options.profile), options.data)
 
 
 def progress_bar(console: Console) -> Progress:
@@ -82,25 +86,5 @@ def progress_bar(console: Console) -> Progress:
     )  # fmt: skip
 
 
-def main() -> None:
-    """Read the command line and score."""
-    options = tyro.cli(
-        Options,
-        prog="python -m examples.pose_morph.evaluate",
-        description=__doc__,
-        config=(tyro.conf.FlagCreatePairsOff,),
-    )
-    console = Console()
-    try:
-        code = evaluate(options, console)
-    except UserError as error:
-        console.print(str(error), style="red", markup=False, soft_wrap=True, highlight=False)
-        code = 2
-    except KeyboardInterrupt:
-        console.print("stopped; no scores were written")
-        code = 130
-    sys.exit(code)
-
-
 if __name__ == "__main__":
-    main()
+    run_command(Options, evaluate, prog="python -m examples.pose_morph.evaluate", description=__doc__)

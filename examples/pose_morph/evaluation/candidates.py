@@ -1,6 +1,5 @@
 """What is scored: trained models, and the answer that leaves the source as it is."""
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +10,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from examples.pose_morph.errors import UserError
-from examples.pose_morph.networks.generator import Generator, draw_pose
-from examples.pose_morph.presets import Level, ModelSettings
+from examples.pose_morph.networks.generator import draw_pose
+from examples.pose_morph.networks.trained import WEIGHTS, load_generator
 from examples.pose_morph.scores.weights import sha256_of
-from examples.pose_morph.training.checkpoint import load_checkpoint
 from examples.pose_morph.training.pair_stream import Batch
 
 COPY_SOURCE = "copy_source"
@@ -55,38 +53,21 @@ def copy_source(size: tuple[int, int]) -> Candidate:
 
 
 def _candidate(name: str, path: Path, device: torch.device) -> Candidate:
-    generator, settings = _load_generator(path, device)
+    generator, settings, info = load_generator(path, device)
 
     def morph(batch: Batch) -> Float[Tensor, "b 3 h w"]:
         poses = [draw_pose(points, settings) for points in (batch.source_keypoints, batch.target_keypoints)]
         with torch.no_grad():
             return generator(batch.source, *poses)
 
-    file = next(part for part in (path, path / "model.safetensors", path / "checkpoint.pt") if part.is_file())
+    file = next(part for part in (path, path / WEIGHTS, path / "checkpoint.pt") if part.is_file())
     about = {
         "path": str(path),
         "file": file.name,
         "sha256": sha256_of(file),
         "size": list(settings.size),
-        "attention": settings.attention,
+        "preset": info.preset,
+        "steps": info.steps,
         "parameters": sum(parameter.numel() for parameter in generator.parameters()),
     }
     return Candidate(name, settings.size, morph, about)
-
-
-def _load_generator(path: Path, device: torch.device) -> tuple[Generator, ModelSettings]:
-    if not path.is_dir():
-        raise UserError(f"--run: there is no folder {path}")
-    saved = load_checkpoint(path / "checkpoint.pt")
-    fields = json.loads(saved["settings"])["model"]
-    levels = tuple(
-        Level(**{**level, "cells": level["cells"] and tuple(level["cells"])}) for level in fields.pop("levels")
-    )
-    for name in ("size", "discriminator_channels"):
-        fields[name] = fields[name] and tuple(fields[name])
-    settings = ModelSettings(levels=levels, **fields)
-    generator = Generator(settings)
-    prefix = "module."
-    averaged = {name.removeprefix(prefix): value for name, value in saved["ema"].items() if name.startswith(prefix)}
-    generator.load_state_dict(averaged)
-    return generator.to(device, memory_format=torch.channels_last).eval().requires_grad_(False), settings

@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 from PIL import Image, UnidentifiedImageError
 
+from examples.pose_morph.data.folder_store import SUFFIXES, FolderStore
 from examples.pose_morph.errors import UserError
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 SEPARATORS = ("___", "_2_")
 """What stands between source and target in a generated picture's name: PATN's and ours, and GFLA's."""
 
@@ -27,7 +27,7 @@ def picture_files(folder: Path, option: str) -> list[Path]:
     """
     if not folder.is_dir():
         raise UserError(f"{option}: there is no folder {folder}")
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    found = [folder / name for name in FolderStore(folder).names()]
     if not found:
         raise UserError(f"{option}: expected pictures ({', '.join(SUFFIXES)}) in {folder}, and none is there")
     return found

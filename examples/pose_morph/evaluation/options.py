@@ -6,6 +6,7 @@ from typing import Annotated, Literal, get_args
 
 import tyro
 
+from examples.pose_morph.data.profiles import Profile
 from examples.pose_morph.errors import UserError
 from examples.pose_morph.scores.protocols import (
     OFFLINE,
@@ -33,6 +34,8 @@ class Options:
     """A model's .safetensors file; may be given several times."""
     data: Folder = PEOPLE
     """Data folder; its test pairs are scored, and its training pictures are the real ones of a Fréchet distance."""
+    profile: Profile = "auto"
+    """How the data lies in its folder; auto finds out."""
     generated: OptionalFolder = None
     """Score the pictures of this folder, made by whatever program, instead of a model's; needs --truth."""
     truth: OptionalFolder = None

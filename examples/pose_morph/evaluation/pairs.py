@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 import torch
 from jaxtyping import UInt8
-from PIL import Image
 from torch import Tensor
 
+from examples.pose_morph.data.folder_store import FolderStore
 from examples.pose_morph.data.pose import apply_affine, random_affine
-from examples.pose_morph.data.pose_data import DataError, PoseData
+from examples.pose_morph.data.pose_data import PoseData
 from examples.pose_morph.errors import UserError
 from examples.pose_morph.evaluation.candidates import Candidate
 from examples.pose_morph.evaluation.matching import flat_name
@@ -100,10 +100,6 @@ def read_bytes(path: Path) -> UInt8[Tensor, "3 h w"]:
     Raises:
         DataError: it cannot be decoded.
     """
-    try:
-        with Image.open(path) as picture:
-            rgb = picture.convert("RGB")
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"{path} cannot be read as a picture ({error}); mend it or take it out") from error
-    pixels = torch.frombuffer(bytearray(rgb.tobytes()), dtype=torch.uint8)
-    return pixels.view(rgb.height, rgb.width, 3).permute(2, 0, 1).contiguous()
+    picture = FolderStore(path.parent).read(path.name)
+    pixels = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
+    return pixels.view(picture.height, picture.width, 3).permute(2, 0, 1).contiguous()

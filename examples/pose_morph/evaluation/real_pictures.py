@@ -11,10 +11,15 @@ from PIL import Image
 from rich.progress import Progress
 from torch import Tensor
 
+from examples.pose_morph.data.folder_store import FolderStore
+from examples.pose_morph.data.left_out import is_left_out, read_left_out
 from examples.pose_morph.data.pose import JOINTS
-from examples.pose_morph.data.pose_data import DataError, FolderStore, PictureStore, fit, region_of
+from examples.pose_morph.data.pose_data import PictureStore, PoseData, fit, region_of
 from examples.pose_morph.evaluation.matching import picture_files
 from examples.pose_morph.evaluation.tally import Scorer, Statistics
+
+Size = tuple[int, int] | None
+"""Height and width that pictures are fitted into; None leaves them as they are."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +30,7 @@ class RealPictures:
     names: list[str]
     what: str
 
-    def read(self, size: tuple[int, int] | None) -> Iterator[UInt8[Tensor, "3 h w"]]:
+    def read(self, size: Size) -> Iterator[UInt8[Tensor, "3 h w"]]:
         """Yield every picture as bytes, resized to fit into ``size`` (height, width) as a model's are, unpadded."""
         unknown = torch.full((len(JOINTS), 2), torch.nan)
         for name in self.names:
@@ -36,23 +41,21 @@ class RealPictures:
 
 def from_folder(folder: Path) -> RealPictures:
     """Take every picture of a folder and of those below it."""
-    names = [str(path.relative_to(folder)) for path in picture_files(folder, "--real")]
-    return RealPictures(FolderStore(folder), names, f"every picture in {folder}")
+    picture_files(folder, "--real")
+    store = FolderStore(folder)
+    return RealPictures(store, store.names(), f"every picture in {folder}")
 
 
-def from_training(store: PictureStore, names: list[str], root: Path) -> RealPictures:
+def from_training(data: PoseData, root: Path) -> RealPictures:
     """Take the whole training phase: every file of its folder, or the pictures of its pairs where it is no folder."""
-    if isinstance(store, FolderStore):
-        found = from_folder(store.folder)
-        return RealPictures(store, found.names, f"every picture of {root}'s training phase, {store.folder}")
-    if not names:
-        raise DataError(f"data: {root} has no training pictures")
-    return RealPictures(store, names, f"the pictures of {root}'s training pairs")
+    if not (data.paired and isinstance(data.store, FolderStore)):
+        return RealPictures(data.store, data.names, f"the pictures of {root}'s training pairs")
+    left_out = set(read_left_out(root))
+    names = [name for name in data.store.names() if not is_left_out(name, "train", left_out)]
+    return RealPictures(data.store, names, f"every picture of {root}'s training phase, {data.store.folder}")
 
 
-def statistics_of(
-    real: RealPictures | None, size: tuple[int, int] | None, scorer: Scorer, batch_size: int, bar: Progress
-) -> Statistics:
+def statistics_of(real: RealPictures | None, size: Size, scorer: Scorer, batch_size: int, bar: Progress) -> Statistics:
     """Return the statistics of the real pictures' features at a model's size."""
     statistics = scorer.statistics()
     if real is None or not statistics:

@@ -1,6 +1,5 @@
 """Scores of trained models on a data folder's test pairs."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,24 +7,23 @@ from PIL import Image
 from rich.progress import Progress
 
 from examples.pose_morph.atomic import replace_file
-from examples.pose_morph.data.patn import read_patn
 from examples.pose_morph.data.pose_data import PoseData
-from examples.pose_morph.evaluation.candidates import COPY_SOURCE, Candidate, copy_source, load_candidates
+from examples.pose_morph.data.profiles import read_data
+from examples.pose_morph.evaluation.candidates import COPY_SOURCE, Candidate
 from examples.pose_morph.evaluation.options import Options, place_of
 from examples.pose_morph.evaluation.pairs import TASKS, Answer, answers, digest_of, pair_names, picture_names
-from examples.pose_morph.evaluation.real_pictures import RealPictures, statistics_of
+from examples.pose_morph.evaluation.real_pictures import RealPictures, Size, statistics_of
 from examples.pose_morph.evaluation.report import GENERATED, RESIZING, Outcome
 from examples.pose_morph.evaluation.tally import Scorer, Statistics, Tally
 from examples.pose_morph.pictures.comparison import save_comparison
 from examples.pose_morph.train import evenly
 
 
-def score_models(options: Options, scorer: Scorer, real: RealPictures | None, bar: Progress) -> Outcome:
-    """Let every model answer the test pairs, and score the answers."""
-    candidates = load_candidates([*options.run, *options.model], scorer.device)
-    if options.copy_source:
-        candidates.append(copy_source(candidates[0].size))
-    data = read_patn(options.data, "test", candidates[0].size)
+def score_models(
+    options: Options, candidates: list[Candidate], scorer: Scorer, real: dict[Size, RealPictures], bar: Progress
+) -> Outcome:
+    """Let every candidate answer the test pairs, and score the answers against the real pictures of its size."""
+    data = read_data(options.data, "test", candidates[0].size, options.profile)
     which = evenly(len(data.pairs), options.pairs or len(data.pairs))
     names = pair_names(data, which)
     files = dict(zip(which.tolist(), picture_names(names), strict=True)) if options.save_pictures else {}
@@ -41,7 +39,9 @@ def score_models(options: Options, scorer: Scorer, real: RealPictures | None, ba
     for candidate in candidates:
         tally = Tally(scorer)
         task = bar.add_task(candidate.name, total=len(which))
-        sized = replace(data, size=candidate.size)
+        sized = data
+        if candidate.size != data.size:  # a data set may hold its pictures at several sizes
+            sized = read_data(options.data, "test", candidate.size, options.profile)
         for found in answers(candidate, sized, which, batch_size=options.batch_size, device=scorer.device):
             tally.add([answer.scored for answer in found])
             columns[candidate.name] += [answer for answer in found if answer.number in shown]
@@ -50,7 +50,9 @@ def score_models(options: Options, scorer: Scorer, real: RealPictures | None, ba
                 _save(folder / candidate.name if several else folder, found, files)
             bar.advance(task, len(found))
         if candidate.size not in real_by_size:
-            real_by_size[candidate.size] = statistics_of(real, candidate.size, scorer, options.batch_size, bar)
+            real_by_size[candidate.size] = statistics_of(
+                real.get(candidate.size), candidate.size, scorer, options.batch_size, bar
+            )
         results[candidate.name] = tally.result(real_by_size[candidate.size])
         warnings += [f"{candidate.name}: {warning}" for warning in tally.warnings(real_by_size[candidate.size])]
     if shown:
@@ -58,7 +60,7 @@ def score_models(options: Options, scorer: Scorer, real: RealPictures | None, ba
         looks = {name: [answer.result for answer in found] for name, found in columns.items() if name != COPY_SOURCE}
         title = f"{len(shown)} of {len(data.pairs)} test pairs of {options.data.name}"
         save_comparison(place_of(options).with_name("comparison.png"), pairs, looks, title)
-    return Outcome(results, warnings, _about(options, candidates, data, names, real))
+    return Outcome(results, warnings, _about(options, candidates, data, names, real.get(candidates[0].size)))
 
 
 def _about(

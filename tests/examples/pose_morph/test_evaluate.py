@@ -4,7 +4,7 @@ import hashlib
 import json
 import subprocess
 import sys
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,14 +22,16 @@ from examples.pose_morph.evaluation.candidates import copy_source
 from examples.pose_morph.evaluation.options import ALL, Options
 from examples.pose_morph.evaluation.pairs import answers, take_tested
 from examples.pose_morph.networks.generator import Generator
-from examples.pose_morph.presets import Level, ModelSettings
+from examples.pose_morph.networks.settings_json import to_json
+from examples.pose_morph.presets import Full, Grid, Level, ModelSettings
 from examples.pose_morph.scores.inception import InceptionV3
 from examples.pose_morph.scores.metrics import to_bytes
 from examples.pose_morph.scores.protocols import DEFINITIONS, OFFLINE
 from examples.pose_morph.scores.ssim import ssim_gaussian
+from tests.examples.pose_morph.conftest import write_cfld, write_frames, write_gfla, write_nted, write_single
 from tests.examples.pose_morph.scores.known_weights import known_weights
 
-SETTINGS = ModelSettings(size=(64, 64), levels=(Level(4, 4, downsample=2, cells=(4, 4), kappa=4), Level(6, 6)))
+SETTINGS = ModelSettings((64, 64), (Level(4, 4, Grid(downsample=2, cells=(4, 4), kappa=4)), Level(6, 6, Full())))
 CHEAP = ("l1", "ssim_gaussian")
 """Protocols without a network, where the test is about something else."""
 
@@ -38,7 +40,7 @@ def write_run(folder: Path, *, seed: int = 0, settings: ModelSettings = SETTINGS
     """Leave a checkpoint as training does; pictures of 64x40 are padded to the model's 64x64."""
     torch.manual_seed(seed)
     weights = {f"module.{name}": value for name, value in Generator(settings).state_dict().items()}
-    identity = {"preset": "demo", "seed": seed, "model": asdict(settings), "training": {}}
+    identity = {"preset": "demo", "seed": seed, "model": to_json(settings), "training": {}}
     folder.mkdir(parents=True)
     saved = {"ema": {**weights, "n_averaged": torch.tensor(1)}, "settings": json.dumps(identity), "step": 3}
     torch.save(saved, folder / "checkpoint.pt")
@@ -216,8 +218,7 @@ R, G, W = (Path("r"),), Path("g"), Path("w")
         ({"run": R, "pairs": 0}, "--pairs: expected at least 1, got 0"),
         ({"run": R, "batch_size": 0}, "--batch-size: expected at least 1, got 0"),
         ({"generated": G, "truth": W, "grid": 3}, "--grid: goes with --run or --model, not with --generated"),
-        ({"run": R}, "there is no folder r"),
-        ({"run": R, "protocols": ("frechet_efficientnet_lite0",), "real": Path("nowhere")}, "--real: .* nowhere"),
+        ({"run": R}, "model: there is no r"),
     ],
 )
 def test_options_that_cannot_work_are_refused(people, options, message):
@@ -226,8 +227,26 @@ def test_options_that_cannot_work_are_refused(people, options, message):
 
 
 def test_a_data_folder_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(UserError, match="there is no folder nowhere"):
-        score(run=(write_run(tmp_path / "run"),), data=Path("nowhere"), protocols=CHEAP)
+    run = write_run(tmp_path / "run")
+    with pytest.raises(UserError, match="data: there is no folder nowhere"):
+        score(run=(run,), data=Path("nowhere"), protocols=CHEAP)
+    with pytest.raises(UserError, match="--real: there is no folder nowhere"):
+        score(run=(run,), protocols=("frechet_efficientnet_lite0",), real=Path("nowhere"))
+
+
+LAYOUTS = {"gfla": write_gfla, "cfld": write_cfld, "nted": write_nted, "frames": write_frames, "single": write_single}
+
+
+@pytest.mark.parametrize("profile", ["auto", *LAYOUTS])
+def test_every_data_profile_is_scored(tmp_path, profile):
+    data = LAYOUTS.get(profile, write_single)(tmp_path / "data")
+    run = write_run(tmp_path / "run")
+    report = score(
+        run=(run,), data=data, profile=profile, pairs=1, grid=1, protocols=CHEAP, save_pictures=tmp_path / "made"
+    )
+    assert report["results"]["run"]["l1"] > 0
+    assert ("tau" in report["task"]) == (profile in ("auto", "single"))
+    assert len(list((tmp_path / "made").glob("*.png"))) == 1
 
 
 def test_models_of_one_name_are_told_apart_by_their_paths(people, tmp_path):
