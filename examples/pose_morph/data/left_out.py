@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from examples.pose_morph.atomic import replace_file
+from examples.pose_morph.data.pose_data import DataError
 from examples.pose_morph.data.tables import read_text
 
 FILE_NAME = "left_out.txt"
@@ -21,3 +23,14 @@ def is_left_out(name: str, phase: str, lines: set[str]) -> bool:
     parts = name.split("/")
     paths = ["/".join(parts[:count]) for count in range(1, len(parts) + 1)]
     return any(path in lines or f"{phase}/{path}" in lines for path in paths)
+
+
+def add_left_out(root: Path, lines: list[str]) -> None:
+    """Add lines to ``{root}/left_out.txt``, atomically; the old ones stay, with their comments."""
+    path = root / FILE_NAME
+    before = read_text(path) if path.is_file() else "# left out of training, one name a line"
+    text = before.rstrip("\n") + "\n" + "\n".join(lines) + "\n"
+    try:
+        replace_file(path, lambda file: file.write(text.encode()))
+    except OSError as error:
+        raise DataError(f"data: cannot write {path} ({error.strerror})") from error

@@ -1,7 +1,7 @@
 """What a folder says about one phase, before any picture is opened, and the selection of what can be used."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -66,6 +66,15 @@ def select(listing: Listing, root: Path, phase: Phase, size: tuple[int, int]) ->
     return PoseData(
         names, listing.store, torch.stack(keypoints), torch.tensor(pairs), size, notes, listing.frame, listing.paired
     )
+
+
+def without_left_out(listing: Listing, phase: Phase, lines: set[str]) -> Listing:
+    """Return a listing that does not mention what left_out.txt names."""
+    joints, repeated = listing.annotation
+    kept = {name: points for name, points in joints.items() if not is_left_out(name, phase, lines)}
+    pairs = [pair for pair in listing.pairs if not any(is_left_out(name, phase, lines) for name in pair)]
+    annotation = listing.annotation._replace(joints=kept, repeated=[name for name in repeated if name in kept])
+    return replace(listing, annotation=annotation, pairs=pairs)
 
 
 def outside(points: Float[Tensor, "18 2"], frame: tuple[int, int]) -> Bool[Tensor, "18"]:

@@ -111,29 +111,27 @@ def _why_not(profile: Found, root: Path, phase: Phase) -> str | None:
 def _frame_of(folder: Path, annotation: Path) -> Literal["the picture's", "DeepFashion's", "either"]:
     """Say whether keypoints are in the stored picture's frame (PATN) or in one of 256x176 (GFLA).
 
-    The frame is the one that holds the joints; if both do, the one in whose middle people stand.
+    The frame is the one that holds the joints of most pictures; if both do, the one in whose middle most people stand.
     """
     store = FolderStore(folder)
-    in_picture, in_fashion = [], []
+    inside, middle, same = [], [], 0
     for name, points in islice(annotation_rows(annotation), LOOKED_AT):
         known = points[torch.isfinite(points).all(dim=1)]
         try:
             size = store.size(name)
         except UnusablePicture:
             continue
-        in_picture.append(known / known.new_tensor([size[1], size[0]]))
-        in_fashion.append(known / known.new_tensor([FRAME[1], FRAME[0]]))
-    if not sum(map(len, in_picture)):
-        return "either"
-    picture, fashion = torch.cat(in_picture), torch.cat(in_fashion)
-    if torch.equal(picture, fashion):  # stored at 256x176: both are the same, and PATN's is the plain name
+        if len(known):
+            same += size == FRAME
+            frames = [known / known.new_tensor([width, height]) for height, width in (size, FRAME)]
+            inside.append(torch.stack([(joints <= 1).all() for joints in frames]))
+            middle.append(torch.stack([(joints.mean(dim=0) - 0.5).abs().amax() for joints in frames]))
+    if 2 * same >= len(inside):  # nothing speaks against it; stored at 256x176, both frames are the same
         return "the picture's"
-    fits_picture, fits_fashion = (
-        bool((joints.amax(dim=1) <= 1).float().mean() > 0.95) for joints in (picture, fashion)
-    )
-    if fits_picture != fits_fashion:
-        return "the picture's" if fits_picture else "DeepFashion's"
-    off_picture, off_fashion = (float((joints.mean(dim=0) - 0.5).abs().max()) for joints in (picture, fashion))
+    holds_picture, holds_fashion = (torch.stack(inside).float().mean(dim=0) > 0.5).tolist()
+    if holds_picture != holds_fashion:
+        return "the picture's" if holds_picture else "DeepFashion's"
+    off_picture, off_fashion = torch.stack(middle).median(dim=0).values.tolist()
     if abs(off_picture - off_fashion) < 0.1:
         return "either"
     return "the picture's" if off_picture < off_fashion else "DeepFashion's"

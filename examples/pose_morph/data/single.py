@@ -13,7 +13,7 @@ from typing import NamedTuple
 from examples.pose_morph.data.folder_store import FolderStore
 from examples.pose_morph.data.listing import Listing, some
 from examples.pose_morph.data.pose_data import DataError, Phase
-from examples.pose_morph.data.tables import has_annotation_columns, read_annotation
+from examples.pose_morph.data.tables import Annotation, has_annotation_columns, read_annotation
 
 TEST_SHARE = 0.1
 
@@ -49,7 +49,10 @@ def list_single(root: Path, phase: Phase) -> Listing:
     unannotated = sorted(set(store.names()) - set(annotation.joints))
     if unannotated:
         notes.append(f"{len(unannotated)} picture(s) have no keypoints in {table.name}: {some(unannotated)}")
-    return Listing(store, annotation, table, [(name, name) for name in names], paired=False, notes=notes)
+    kept = set(names)
+    repeated = [name for name in annotation.repeated if name in kept]
+    ours = Annotation({name: annotation.joints[name] for name in names}, repeated)
+    return Listing(store, ours, table, [(name, name) for name in names], paired=False, notes=notes)
 
 
 def locate_single(root: Path, phase: Phase) -> Located:

@@ -178,6 +178,20 @@ def test_auto_asks_when_both_frames_of_keypoints_are_possible(tmp_path):
         read_data(root, "train", SIZE)
 
 
+def test_a_few_bad_rows_and_sizes_do_not_change_the_profile(tmp_path):
+    root = write_people(tmp_path / "data", train=6)
+    table = root / "fasion-resize-annotation-train.csv"
+    rows = table.read_text().splitlines()
+    for number in (1, 2):
+        rows[number] = f"{rows[number].split(':')[0]}:{[100] * 18}:{[100] * 18}"
+    table.write_text("\n".join(rows) + "\n")
+    Image.new("RGB", (700, 900)).save(root / "train" / "train4_0.jpg")
+    assert find_profile(root, "train") == "patn"
+    same = write_gfla(tmp_path / "same", people=4, size=(256, 176))
+    Image.new("RGB", (256, 256)).save(same / "train" / "fashionWOMENTeesid0000000001_1front.jpg")
+    assert find_profile(same, "train") == "patn"
+
+
 @pytest.mark.parametrize(
     ("line", "left"), [("train0_0.jpg", 5), ("train/train0_0.jpg  # blurred", 5), ("test/train0_0.jpg", 6)]
 )
