@@ -265,6 +265,17 @@ def test_different_people_and_people_in_both_phases_are_found_by_their_names(tmp
     assert "1 person(s) are in train and in test\n  fashionWOMENTeesid0000000001\n" in text
 
 
+def test_phases_that_are_laid_out_in_different_ways_are_said(tmp_path):
+    root, other = write_people(tmp_path / "data"), write_gfla(tmp_path / "other")
+    for path in (root / "test", *root.glob("*-test.csv")):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for path in (other / "test", *other.glob("*-test.csv")):
+        path.rename(root / path.name)
+    code, text = examined(root)
+    assert code == 0
+    assert "train and test are laid out in different ways" in text
+
+
 @pytest.mark.parametrize(
     ("name", "person"),
     [

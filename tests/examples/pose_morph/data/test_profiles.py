@@ -333,3 +333,12 @@ def test_a_video_with_one_frame_is_said(tmp_path):
     write_table(root / "train" / "still.csv", {"0": torch.full((18, 2), 5.0)})
     notes = read_data(root, "train", SIZE).notes
     assert notes == ["train: 1 video(s) have fewer than two frames in their table: still.mp4"]
+
+
+def test_with_both_folders_gfla_and_cfld_take_their_own(tmp_path):
+    root = write_cfld(tmp_path / "data")
+    shutil.copytree(root / "train_highres", root / "train")
+    assert read_data(root, "train", SIZE, "cfld").store.folder.name == "train_highres"
+    assert read_data(root, "train", SIZE, "gfla").store.folder.name == "train"
+    with pytest.raises(DataError, match="could be gfla or cfld"):
+        read_data(root, "train", SIZE)
