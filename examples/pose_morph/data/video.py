@@ -15,9 +15,6 @@ ONE_PACKET_PER_FRAME = frozenset({"av1", "ffv1", "h264", "hevc", "mjpeg", "mpeg2
 TELL_TIMES = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"})
 """Containers whose packets carry the times at which their frames are shown; in AVI they are guessed."""
 
-ONLY_FROM_THE_START = frozenset({"apng", "gif", "webp"})
-"""Codecs whose frames change the one before, although each calls itself a key frame."""
-
 
 class Video:
     """An open file; frame ``number`` is the one that comes as the number-th in order of display, from zero.
@@ -114,7 +111,7 @@ class Video:
 
     def _seek(self, wanted: int) -> bool:
         """Go to the key frame before, if seeking can be trusted."""
-        if self.by_count or self.codec in ONLY_FROM_THE_START or self._key_before(wanted) <= self.times[0]:
+        if self.by_count or self._key_before(wanted) <= self.times[0]:
             return False
         self.container.seek(self._key_before(wanted), stream=self.stream, backward=True)
         self.frames = self.container.decode(self.stream)
@@ -125,6 +122,4 @@ class Video:
         return True
 
     def _key_before(self, wanted: int) -> int:
-        if self.codec in ONLY_FROM_THE_START:
-            return self.times[0]
         return max((time for time in self.key_times if time <= wanted), default=self.times[0])

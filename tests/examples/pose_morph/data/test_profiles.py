@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from examples.pose_morph.data import lmdb_store
 from examples.pose_morph.data.pose_data import DataError, PoseData
 from examples.pose_morph.data.profiles import find_profile, read_data
 from tests.examples.pose_morph.conftest import (
@@ -70,11 +71,19 @@ def test_data_can_be_sent_to_a_worker_after_it_was_read(tmp_path):
         assert torch.equal(pickle.loads(pickle.dumps(data))[0].image, first)
 
 
-def test_a_database_is_read_after_a_fork(tmp_path):
+def no_database_is_open(worker: int) -> None:
+    assert not lmdb_store._open.cache_info().currsize
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_an_open_database_does_not_cross_a_fork(tmp_path):
     data = read_data(write_nted(tmp_path / "data"), "train", SIZE)
     first = data[0].image
-    loader = torch.utils.data.DataLoader(data, num_workers=1, multiprocessing_context="fork")
+    loader = torch.utils.data.DataLoader(
+        data, num_workers=1, multiprocessing_context="fork", worker_init_fn=no_database_is_open
+    )
     assert torch.equal(next(iter(loader)).image[0], first)
+    assert torch.equal(data[0].image, first)
 
 
 @pytest.mark.parametrize("size", [(512, 352), (256, 176), (750, 500), (100, 69)])
