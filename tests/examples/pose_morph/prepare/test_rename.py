@@ -30,7 +30,7 @@ def raw(tmp_path: Path) -> Path:
         picture.paste((200, 0, 0), (40, 0, 216, 256))
         file = tmp_path / "img_highres" / path
         file.parent.mkdir(parents=True, exist_ok=True)
-        picture.save(file, quality=95)
+        picture.save(file, quality=95, subsampling=0)
     return tmp_path / "img_highres"
 
 
