@@ -1,6 +1,5 @@
 """Landmarks of the person in a photograph, by MediaPipe's pose model, which comes inside its package."""
 
-import os
 from types import TracebackType
 from typing import Any
 
@@ -27,7 +26,6 @@ class PoseDetector:
     """
 
     def __enter__(self) -> "PoseDetector":
-        os.environ.setdefault("GLOG_minloglevel", "2")  # it would explain its inner graph on every start
         try:
             import mediapipe
             from mediapipe.python.solutions import pose
