@@ -1,0 +1,1 @@
+"""The perceptual study of Appendix C as a small local web page."""
