@@ -101,9 +101,7 @@ def draw_rates(result: StudyResult, path: Path) -> None:
         )
     axes.axvline(50, color="0.6", linestyle=":", label="chance")
     axes.set_yticks(range(2), [f"{name}\n{rate.taken} of {rate.answers}" for name, rate in rates])
-    axes.set(
-        xlim=(0, 100), ylim=(1.6, -0.6), xlabel="share of answers that took it for the other, % (bars: 95 % intervals)"
-    )
+    axes.set(xlim=(0, 100), ylim=(1.6, -0.6), xlabel="taken for the other kind, % of answers; 95 % intervals")
     figure.legend(loc="outside upper center", ncols=2, fontsize="small", frameon=False)
     replace_file(path, lambda file: figure.savefig(file, format="png", dpi=160))
 

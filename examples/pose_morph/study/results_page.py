@@ -14,17 +14,17 @@ STANDINGS = {
 
 def percent(share: float | None) -> str:
     """Return a share as people read it."""
-    return "–" if share is None else f"{100 * share:.1f} %"
+    return "–" if share is None else f"{100 * share:.1f}\u00a0%"
 
 
 def interval(bounds: tuple[float, float] | None) -> str:
     """Return an interval as people read it."""
-    return "–" if bounds is None else f"{100 * bounds[0]:.1f} to {100 * bounds[1]:.1f} %"
+    return "–" if bounds is None else f"{100 * bounds[0]:.1f} to {100 * bounds[1]:.1f}\u00a0%"
 
 
 def seconds(value: float | None) -> str:
     """Return a time as people read it."""
-    return "–" if value is None else f"{value:.2f} s"
+    return "–" if value is None else f"{value:.2f}\u00a0s"
 
 
 def results_page(result: StudyResult) -> str:

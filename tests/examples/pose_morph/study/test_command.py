@@ -187,7 +187,7 @@ def test_the_report_prints_writes_and_draws_what_was_found(start, tmp_path):
     running.end(signal.SIGINT)
     done = run(results, "--json", numbers, "--plot", plot)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "66.7 %" in done.stdout
+    assert "66.7\u00a0%" in done.stdout
     assert "16 of 24" in done.stdout
     found = json.loads(Path(numbers).read_text())
     assert found["r2g"]["share"] == pytest.approx(2 / 3)
