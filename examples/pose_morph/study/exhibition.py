@@ -111,8 +111,9 @@ def gather(
         UserError: a folder is missing or too small, pictures of both kinds have different shapes and no ``frame`` was
             given, or one picture is in two roles.
     """
+    kinds: tuple[Truth, Truth] = ("real", "generated")
     folders = {"real": PictureFolder("real", real, seed), "generated": PictureFolder("generated", generated, seed)}
-    shown = {kind: folder.take(count, "to judge") for kind, folder in folders.items()}
+    shown = {kind: folders[kind].take(count, "to judge") for kind in kinds}
     real_golden = (golden_count + 1) // 2
     if golden is None:
         right = folders["real"].take(real_golden, "as golden questions")
@@ -123,11 +124,11 @@ def gather(
         folders["golden generated"] = PictureFolder("golden", golden[1], seed + 1)
         right = folders["golden real"].take(real_golden, "real golden questions")
         wrong = folders["golden generated"].take(golden_count - real_golden, "fake golden questions")
-    examples = {kind: folders[kind].spare(EXAMPLES) for kind in shown}
+    examples = {kind: folders[kind].spare(EXAMPLES) for kind in kinds}
 
     size = frame or _common_frame(shown["generated"], [*shown["real"], *right, *wrong])
     exhibits, pictures = [], []
-    roles = [
+    roles: list[tuple[tuple[str, Image.Image], Truth, bool]] = [
         *((entry, "real", False) for entry in shown["real"]),
         *((entry, "generated", False) for entry in shown["generated"]),
         *((entry, "real", True) for entry in right),
