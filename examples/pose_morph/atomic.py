@@ -5,13 +5,29 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
+from examples.pose_morph.errors import UserError
+
 
 def replace_file(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Let ``write`` fill ``path``, so that at any moment either the old or the new file is there, whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Let ``write`` fill ``path``, so that at any moment either the old or the new file is there, whole.
+
+    Raises:
+        UserError: the disk is full or the folder cannot be written to. What was there before is left as it was.
+    """
     partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
-        write(file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with partial.open("wb") as file:
+                write(file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(partial, path)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        before = "the old file is as it was" if path.exists() else "nothing was written"
+        raise UserError(
+            f"{path} cannot be written ({error.strerror or error}); {before}. Free some space or allow writing there"
+        ) from error

@@ -10,19 +10,26 @@ from examples.pose_morph.networks.settings import Full, Grid, Level, ModelSettin
 class TrainingSettings:
     """How a preset is trained. The paper gives Adam, the batch sizes and tau; the other numbers are ours.
 
+    The defaults follow StyleGAN2 and its successors, as the pose transfer of Ren et al. (NTED, 2022) does.
+
     Attributes:
         steps: Generator updates of a full run; the learning rates fall to zero over the last third.
         batch_size: Pairs per update.
         learning_rate: Adam's, for the generator.
-        discriminator_learning_rate: Adam's, for the discriminator, before StyleGAN2's factor for lazy R1 (16 / 17).
+        discriminator_learning_rate: Adam's, for the discriminator, before StyleGAN2's factor for lazy R1 (16 / 17,
+            so that 0.002 becomes 0.001882; the betas are raised to the same power).
         betas: Adam's, for both.
         perceptual_weight: Weight of the feature distance in L_per and L_self.
         pixel_weight: Weight of the pixels' L1 beside it.
         gan_weight: Weight of the generator's L_GAN.
         gan_start: Step from which the discriminator takes part.
-        r1_gamma: Weight of R1; with r1_every the lazy regularisation of StyleGAN2.
+        r1_gamma: Weight of R1; with r1_every the lazy regularisation of StyleGAN2. None is the rule of StyleGAN2-ADA,
+            0.0002 times the picture's pixels over the batch size: 4.37 for three pictures of 256x256.
         r1_every: Discriminator updates from one R1 to the next.
-        self_every: Every so many steps the batch is (M, tau(M)) for L_self instead of a pair; 0 means never.
+        minibatch_group: Samples that the discriminator's minibatch standard deviation is taken over; None is the
+            largest number up to 4 that divides what a process sees at once.
+        self_every: 1 adds L_self to L_per and L_GAN in every step (Eq. 2). With a larger number they take turns: every
+            so many steps the batch is (M, tau(M)) instead of a pair. 0 means never.
         tau: Strength of the affine maps.
         mirrored: Whether pairs are mirrored half of the time.
         ema_decay: What the averaged generator keeps of itself in each step.
@@ -40,9 +47,10 @@ class TrainingSettings:
     pixel_weight: float = 0.0
     gan_weight: float = 1.0
     gan_start: int = 0
-    r1_gamma: float = 4.37
+    r1_gamma: float | None = None
     r1_every: int = 16
-    self_every: int = 2
+    minibatch_group: int | None = None
+    self_every: int = 1
     tau: float = 0.15
     mirrored: bool = True
     ema_decay: float = 0.999
@@ -87,6 +95,7 @@ DEMO = Preset(
         gan_weight=0.02,
         gan_start=300,
         r1_gamma=0.1,
+        self_every=2,
         ema_decay=0.99,
         log_every=10,
         sample_every=100,
@@ -139,7 +148,7 @@ HIGHRES512 = Preset(
             Level(768, 768, Full()),
         ),
     ),
-    TrainingSettings(steps=800_000, batch_size=2, r1_gamma=13.1),
+    TrainingSettings(steps=800_000, batch_size=2),
 )
 """Table 4: GPA2048_4_64 on 512x256, cells of one coarse pixel; for ChaL and other large pictures."""
 

@@ -13,7 +13,7 @@ from examples.pose_morph.errors import UserError
 from examples.pose_morph.networks.generator import draw_pose
 from examples.pose_morph.networks.trained import WEIGHTS, load_generator
 from examples.pose_morph.scores.weights import sha256_of
-from examples.pose_morph.training.pair_stream import Batch
+from examples.pose_morph.training.batch import Batch
 
 COPY_SOURCE = "copy_source"
 

@@ -17,7 +17,7 @@ from examples.pose_morph.evaluation.candidates import Candidate
 from examples.pose_morph.evaluation.matching import flat_name
 from examples.pose_morph.scores.metrics import to_bytes
 from examples.pose_morph.scores.protocols import ScoredPair
-from examples.pose_morph.training.pair_stream import Batch, take_pairs
+from examples.pose_morph.training.batch import Batch, take_pairs
 
 TAU = 0.15
 """Strength of the affine maps that stand in for pairs where there are none: the paper's."""

@@ -27,7 +27,7 @@ from examples.pose_morph.networks.generator import draw_pose
 from examples.pose_morph.networks.trained import load_generator
 from examples.pose_morph.pictures.contribution_lines import Contribution, draw_contributions
 from examples.pose_morph.training.options import PEOPLE, Folder
-from examples.pose_morph.training.pair_stream import take_pairs
+from examples.pose_morph.training.batch import take_pairs
 
 DEFAULT_JOINTS = ((1,), (3, 6), (11, 8), (10, 13))
 """Neck, elbow, hip, ankle: of each the first joint that is known."""

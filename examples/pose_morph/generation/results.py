@@ -13,7 +13,7 @@ from examples.pose_morph.data.pose_data import fit
 from examples.pose_morph.generation.people import Person
 from examples.pose_morph.pictures.sheet import draw_sheet, to_picture
 from examples.pose_morph.pictures.skeleton import draw_skeleton
-from examples.pose_morph.training.pair_stream import to_image
+from examples.pose_morph.training.batch import to_image
 
 COLUMNS, ROWS = 8, 12
 """Poses and sources that a sheet has room for."""

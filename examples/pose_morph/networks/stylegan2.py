@@ -150,10 +150,14 @@ class DownBlock(nn.Module):
         return full, (self.down(full) + self.skip(x)) / SQRT2
 
 
-def minibatch_std(x: Float[Tensor, "b c h w"], group: int = 4) -> Float[Tensor, "b c1 h w"]:
-    """Append the features' mean standard deviation over groups of the batch as one channel (Karras et al. 2018)."""
+def minibatch_std(x: Float[Tensor, "b c h w"], group: int) -> Float[Tensor, "b c1 h w"]:
+    """Append the features' mean standard deviation over groups of the batch as one channel (Karras et al. 2018).
+
+    A group is ``group`` samples that follow one another, so that a batch worked off in parts has the same ones.
+    """
     b, _, h, w = x.shape
-    size = max(n for n in range(1, min(group, b) + 1) if b % n == 0)
-    deviation = (x.unflatten(0, (size, b // size)).var(dim=0, unbiased=False) + 1e-8).sqrt()
-    deviation = deviation.mean(dim=(1, 2, 3)).repeat(size)
+    if b % group:
+        raise ValueError(f"group: expected a number that divides the batch of {b}, got {group}")
+    deviation = (x.unflatten(0, (b // group, group)).var(dim=1, unbiased=False) + 1e-8).sqrt()
+    deviation = deviation.mean(dim=(1, 2, 3)).repeat_interleave(group)
     return torch.cat([x, deviation[:, None, None, None].expand(b, 1, h, w)], dim=1)

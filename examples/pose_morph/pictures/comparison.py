@@ -10,7 +10,7 @@ from torch import Tensor
 from examples.pose_morph.atomic import replace_file
 from examples.pose_morph.pictures.sheet import draw_sheet, to_picture
 from examples.pose_morph.pictures.skeleton import draw_skeleton
-from examples.pose_morph.training.pair_stream import Batch
+from examples.pose_morph.training.batch import Batch
 
 CELL_HEIGHT = 192
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from examples.pose_morph.data.pose_data import Region
 from examples.pose_morph.scores import l1, ssim
-from examples.pose_morph.training.pair_stream import Batch
+from examples.pose_morph.training.batch import Batch
 
 PROTOCOLS = {
     "ssim_gaussian": ssim.DEFINITIONS["ssim_gaussian"],

@@ -1,28 +1,54 @@
 """Checkpoints: a run's whole state in one file."""
 
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
 from examples.pose_morph.atomic import replace_file
 from examples.pose_morph.errors import UserError
 
+FORMAT = 2
+"""Counts up when a checkpoint's contents change; format 1 had no number."""
+
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write ``state`` (tensors and plain values) so that at any moment either the old or the new file is there."""
-    replace_file(path, lambda file: torch.save(state, file))
+    """Write ``state`` (tensors and plain values) so that at any moment either the old or the new file is there.
+
+    Raises:
+        UserError: the disk is full or cannot be written to; the old file is left as it was.
+    """
+
+    def write(file: IO[bytes]) -> None:
+        try:
+            torch.save({**state, "format": FORMAT}, file)
+        except RuntimeError as error:  # what torch makes of a write that fails
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from error
+            raise
+
+    replace_file(path, write)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint onto the CPU, without running code from it (``weights_only``).
 
     Raises:
-        UserError: the file is not there or is no checkpoint.
+        UserError: the file is not there, is no checkpoint of this program, or was written by another version of it.
     """
     if not path.is_file():
         raise UserError(f"resume: there is no checkpoint {path}; leave --resume out to start a new run")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises whatever its unpickler meets
         raise UserError(f"resume: {path} cannot be read as a checkpoint ({type(error).__name__})") from error
+    if not isinstance(state, dict) or "settings" not in state:
+        raise UserError(f"resume: {path} is no checkpoint of this script")
+    written = state.get("format", 1)
+    if written != FORMAT:
+        age, remedy = ("a newer", "update this program") if written > FORMAT else ("an older", "train anew")
+        raise UserError(
+            f"resume: {path} was written by {age} version of this program (format {written}, expected {FORMAT}); "
+            f"{remedy}, or use the version that wrote it"
+        )
+    return state

@@ -1,8 +1,9 @@
 """The script's options, and the settings that follow from them."""
 
+import math
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import tyro
 
@@ -10,10 +11,12 @@ from examples.pose_morph.errors import UserError
 from examples.pose_morph.networks.attention_names import attention_name, with_attention
 from examples.pose_morph.networks.settings_json import to_json
 from examples.pose_morph.presets import PRESETS, Preset, PresetName
+from examples.pose_morph.training.precision import Precision
 
 PEOPLE = Path(__file__).parents[1] / "people"
 
 Count = Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")]
+Number = Annotated[int, tyro.conf.arg(metavar="N")]
 Folder = Annotated[Path, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="")]
 OptionalFolder = Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="")]
 AttentionName = Annotated[str, tyro.conf.arg(metavar="NAME", help_behavior_hint="")]
@@ -35,37 +38,78 @@ class Options:
     attention: AttentionName = "gpa"
     """What copies at the large levels: gpa, full, no, nystromformer, performer, or a name of the paper as
     GPA1024_12_64, NYF512, PER708."""
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """auto takes a GPU where PyTorch sees one."""
+    device: str = "auto"
+    """auto (a GPU where PyTorch sees one), cpu, cuda, cuda:N or mps."""
+    precision: Precision = "float32"
+    """What the networks compute in; float16 needs a CUDA device."""
     max_steps: Count = None
     """Stop after so many steps in all; the learning rates still follow the preset's length."""
     batch_size: Count = None
-    """Pairs per step, instead of the preset's number."""
+    """Pairs per step over all processes, instead of the preset's number."""
+    accumulate: Number = 1
+    """Work every step's batch off in so many parts, one after the other, to save memory."""
+    minibatch_group: Count = None
+    """Samples per group of the discriminator's minibatch statistics; by default the largest number up to 4 that divides
+    what a process sees at once. Give it to get the same groups however the batch is divided."""
+    workers: Count = None
+    """Processes that read pictures ahead; by default 0 on a CPU, and up to 4 beside a GPU."""
     sample_every: Count = None
     """Steps from one sample grid to the next, instead of the preset's number."""
+    checkpoint_every: Count = None
+    """Steps from one checkpoint to the next, instead of the preset's number."""
     eval_pairs: Count = None
     """Held-out pairs to score at the end, evenly chosen; by default all."""
-    seed: int = 0
+    seed: Number = 0
     """Seed of the weights and of the order of the data."""
 
 
-def settings_of(options: Options) -> Preset:
-    """Return the preset with the options that override it."""
+def settings_of(options: Options, processes: int = 1) -> Preset:
+    """Return the preset with the options that override it, for so many processes.
+
+    Raises:
+        UserError: an option is out of range, or the batch cannot be divided as asked.
+    """
     preset = PRESETS[options.preset]
-    for name in ("max_steps", "batch_size", "sample_every", "eval_pairs"):
-        value = getattr(options, name)
-        if value is not None and value < 1:
-            raise UserError(f"--{name.replace('_', '-')}: expected at least 1, got {value}")
-    training = replace(
-        preset.training,
-        batch_size=options.batch_size or preset.training.batch_size,
-        sample_every=options.sample_every or preset.training.sample_every,
-    )
+    for name in (
+        "max_steps", "batch_size", "accumulate", "minibatch_group", "sample_every", "checkpoint_every", "eval_pairs",
+    ):  # fmt: skip
+        _check_least(name, getattr(options, name), 1)
+    for name in ("workers", "seed"):
+        _check_least(name, getattr(options, name), 0)
+    overridden = {
+        name: getattr(options, name)
+        for name in ("batch_size", "minibatch_group", "sample_every", "checkpoint_every")
+        if getattr(options, name) is not None
+    }
+    training = replace(preset.training, **overridden)
+
+    parts = processes * options.accumulate
+    if training.batch_size % parts:
+        raise UserError(
+            f"--batch-size: expected a multiple of {parts} ({processes} process(es) times --accumulate "
+            f"{options.accumulate}), got {training.batch_size}"
+        )
+    part = training.batch_size // parts
+    group = training.minibatch_group or max(n for n in range(1, min(4, part) + 1) if part % n == 0)
+    if part % group:
+        raise UserError(
+            f"--minibatch-group: expected a number that divides the {part} sample(s) that a process sees at once, got "
+            f"{group}"
+        )
+    gamma = training.r1_gamma
+    if gamma is None:
+        gamma = 0.0002 * math.prod(preset.model.size) / training.batch_size
+    training = replace(training, minibatch_group=group, r1_gamma=gamma)
     return Preset(with_attention(preset.model, options.attention), training)
+
+
+def _check_least(name: str, value: int | None, least: int) -> None:
+    if value is not None and value < least:
+        raise UserError(f"--{name.replace('_', '-')}: expected at least {least}, got {value}")
 
 
 def identity_of(options: Options, preset: Preset) -> dict[str, Any]:
     """Return what must be the same when a run is resumed."""
-    model, training = to_json(preset.model), asdict(preset.training)
-    chosen = {"preset": options.preset, "attention": attention_name(preset.model), "seed": options.seed}
-    return {**chosen, "model": model, "training": training}
+    chosen = {name: getattr(options, name) for name in ("preset", "seed", "precision")}
+    chosen["attention"] = attention_name(preset.model)
+    return {**chosen, "model": to_json(preset.model), "training": asdict(preset.training)}

@@ -3,8 +3,10 @@
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 from examples.pose_morph.atomic import replace_file
+from examples.pose_morph.errors import UserError
 
 SHOWN = ("per", "self", "gan", "disc")
 """The losses that the progress bar has room for."""
@@ -13,29 +15,60 @@ SHOWN = ("per", "self", "gan", "disc")
 class RunLog:
     """Collects losses and writes their means; a resumed run goes on where its checkpoint was taken."""
 
-    def __init__(self, path: Path, step: int) -> None:
-        """Drop lines past ``step``: they were written after the checkpoint that the run goes on from."""
-        self.path = path
-        self._sums: dict[str, tuple[float, int]] = {}
+    def __init__(self, path: Path, every: int) -> None:
+        """Write a line to ``path`` after ``every`` steps."""
+        self.path, self.every = path, every
+        self._sums: dict[str, list[float]] = {}
         self._latest: dict[str, float] = {}
-        if path.exists():
-            kept = "".join(line + "\n" for line in path.read_text().splitlines() if _step_of(line) <= step)
-            replace_file(path, lambda file: file.write(kept.encode()))
+
+    def go_on_after(self, step: int) -> None:
+        """Drop lines past ``step``: they were written after the checkpoint that the run goes on from.
+
+        Lines that are due come after ``every`` steps. One between them was written where a run was told to stop, and is
+        dropped as well: the run that goes on writes the same lines as one that was not interrupted.
+        """
+        if self.path.exists():
+            lines = [line for line in self.path.read_text().splitlines() if self._is_kept(_step_of(line), step)]
+            replace_file(self.path, lambda file: file.write("".join(line + "\n" for line in lines).encode()))
+
+    def _is_kept(self, step: float, last: int) -> bool:
+        return step <= last and step % self.every == 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the sums since the last line that was due, and the smoothed losses."""
+        sums = {name: list(sum_and_count) for name, sum_and_count in self._sums.items()}
+        return {"sums": sums, "latest": dict(self._latest)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on with the sums of a checkpoint."""
+        self._sums, self._latest = state["sums"], state["latest"]
 
     def add(self, losses: dict[str, float]) -> None:
         """Take in the losses of one step."""
         for name, value in losses.items():
             total, count = self._sums.get(name, (0.0, 0))
-            self._sums[name] = (total + value, count + 1)
+            self._sums[name] = [total + value, count + 1]
             before = self._latest.get(name, value)
             self._latest[name] = 0.9 * before + 0.1 * value
 
-    def write(self, step: int, seconds: float) -> None:
-        """Append a line with the means since the last one."""
+    def write(self, step: int, seconds: float) -> dict[str, float]:
+        """Append a line with the means since the last one that was due, and return them.
+
+        Raises:
+            UserError: the file cannot be written.
+        """
         means = {name: round(total / count, 5) for name, (total, count) in self._sums.items()}
-        with self.path.open("a") as file:
-            file.write(json.dumps({"step": step, "seconds": round(seconds, 2), **means}) + "\n")
-        self._sums.clear()
+        try:
+            with self.path.open("a") as file:
+                file.write(json.dumps({"step": step, "seconds": round(seconds, 2), **means}) + "\n")
+        except OSError as error:
+            raise UserError(
+                f"{self.path} cannot be written ({error.strerror}); free some space, then go on from the last "
+                "checkpoint with --resume"
+            ) from error
+        if step % self.every == 0:
+            self._sums.clear()
+        return means
 
     def summary(self) -> str:
         """Return the smoothed losses in a few words."""

@@ -19,7 +19,7 @@ from examples.pose_morph.networks.attention_names import with_attention
 from examples.pose_morph.networks.generator import Generator, draw_pose
 from examples.pose_morph.networks.trained import ModelInfo, save_model
 from examples.pose_morph.pictures.sheet import to_picture
-from examples.pose_morph.training.pair_stream import to_image
+from examples.pose_morph.training.batch import to_image
 from tests.examples.pose_morph.conftest import write_table
 
 INFO = ModelInfo("tiny", steps=0, seed=0)

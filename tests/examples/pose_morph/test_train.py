@@ -1,5 +1,6 @@
 """The script: what a run leaves, exact resumption, signals, and refusals."""
 
+import errno
 import json
 import os
 import signal
@@ -12,19 +13,24 @@ from pathlib import Path
 import pytest
 import torch
 from rich.console import Console
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from examples.pose_morph import presets, train
 from examples.pose_morph.data.patn import read_patn
 from examples.pose_morph.data.pose import heatmaps
+from examples.pose_morph.data.pose_data import DataError, FolderStore, Phase, PoseData
 from examples.pose_morph.errors import UserError
 from examples.pose_morph.networks.discriminator import Discriminator
 from examples.pose_morph.networks.generator import Generator, draw_pose
 from examples.pose_morph.networks.settings import Full, Grid, Level, ModelSettings
 from examples.pose_morph.presets import Preset, TrainingSettings
-from examples.pose_morph.train import decay, evenly
+from examples.pose_morph.training import evaluation
+from examples.pose_morph.training.batch import take_pairs
+from examples.pose_morph.training.board import Board
 from examples.pose_morph.training.checkpoint import load_checkpoint
 from examples.pose_morph.training.options import Options
-from examples.pose_morph.training.pair_stream import PairStream, take_pairs
+from examples.pose_morph.training.sample_stream import SampleStream, load_batches
+from examples.pose_morph.training.terms import Terms
 
 TINY = Preset(
     ModelSettings(
@@ -34,8 +40,13 @@ TINY = Preset(
         copy_pixels=True,
         sharpness=80.0,
     ),
-    TrainingSettings(steps=6, batch_size=2, r1_every=2, log_every=1, sample_every=2, checkpoint_every=3),
+    TrainingSettings(steps=6, batch_size=2, r1_every=2, self_every=2, log_every=1, sample_every=2, checkpoint_every=3),
 )
+
+EQUATION_2 = replace(TINY, training=replace(TINY.training, self_every=1, betas=(0.0, 0.99)))
+"""All terms in every step, as in the paper's presets."""
+
+SELF_ALONE = Terms(per=False, self_=True, gan=False)
 
 
 @pytest.fixture(autouse=True)
@@ -51,6 +62,19 @@ def run(people: Path, out: Path, **options) -> int:
 def steps_of(out: Path) -> list[int]:
     """The steps of the log's lines."""
     return [json.loads(line)["step"] for line in (out / "log.jsonl").read_text().splitlines()]
+
+
+def lines_of(out: Path) -> list[dict[str, float]]:
+    """The log's lines without the clock."""
+    lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in line.items() if name != "seconds"} for line in lines]
+
+
+def read_unpaired(root: Path, phase: Phase, size: tuple[int, int]) -> PoseData:
+    """The people as single pictures."""
+    data = read_patn(root, phase, size)
+    numbers = torch.arange(len(data))
+    return replace(data, pairs=torch.stack([numbers, numbers], dim=1), paired=False)
 
 
 def assert_equal_states(one: object, other: object) -> None:
@@ -82,6 +106,7 @@ def test_a_run_leaves_its_log_samples_checkpoint_and_metrics(people, tmp_path):
     assert {"per", "gan", "disc", "r1"} <= lines[0].keys()  # a pair
     assert "self" in lines[1]
     assert "gan" not in lines[1]
+    assert "task" in json.loads((out / "metrics.json").read_text())
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["pairs"] == 4
     assert metrics["steps"] == 6
@@ -91,20 +116,79 @@ def test_a_run_leaves_its_log_samples_checkpoint_and_metrics(people, tmp_path):
     assert load_checkpoint(out / "checkpoint.pt")["step"] == 6
 
 
-@pytest.mark.parametrize("attention", ["gpa", "no", "performer"])
-def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(people, tmp_path, attention):
+@pytest.mark.parametrize(("attention", "self_every", "precision"), [("gpa", 1, "float32"), ("no", 2, "bfloat16"), ("performer", 2, "float32")])
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
+    people, tmp_path, monkeypatch, attention, self_every, precision
+):
+    changed = replace(TINY, training=replace(TINY.training, self_every=self_every, log_every=3))
+    monkeypatch.setitem(presets.PRESETS, "demo", changed)
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    run(people, whole, attention=attention, max_steps=4, eval_pairs=1)
-    run(people, parts, attention=attention, max_steps=2, eval_pairs=1)
+    same = {"attention": attention, "precision": precision, "eval_pairs": 1}
+    run(people, whole, max_steps=4, **same)
+    run(people, parts, max_steps=2, **same)
     torch.rand(5)  # whatever happens in between
-    run(people, parts, attention=attention, max_steps=4, eval_pairs=1, resume=True)
+    run(people, parts, max_steps=4, resume=True, **same)
     assert_equal_states(load_checkpoint(whole / "checkpoint.pt"), load_checkpoint(parts / "checkpoint.pt"))
-    assert steps_of(parts) == [1, 2, 3, 4]
+    assert lines_of(parts) == lines_of(whole)
+    assert steps_of(parts) == [3, 4]
     scores = [json.loads((out / "metrics.json").read_text())["model"] for out in (whole, parts)]
     assert scores[0] == scores[1]
-    run(people, parts, attention=attention, max_steps=6, eval_pairs=1, resume=True)
+    run(people, parts, max_steps=6, resume=True, **same)
+    assert steps_of(parts) == [3, 6]
     with pytest.raises(AssertionError):  # two more steps do change something
         assert_equal_states(load_checkpoint(whole / "checkpoint.pt"), load_checkpoint(parts / "checkpoint.pt"))
+
+
+def test_bfloat16_trains_close_to_float32(people, tmp_path, monkeypatch):
+    monkeypatch.setitem(presets.PRESETS, "demo", EQUATION_2)
+    losses = []
+    for precision in ("float32", "bfloat16"):
+        run(people, tmp_path / precision, precision=precision, max_steps=4, eval_pairs=1)
+        losses.append(lines_of(tmp_path / precision))
+    for one, other in zip(*losses, strict=True):
+        assert other == pytest.approx(one, rel=0.1, abs=0.02)
+    assert losses[0] != losses[1]
+
+
+def test_working_a_batch_off_in_parts_changes_nothing(people, tmp_path, monkeypatch):
+    monkeypatch.setitem(presets.PRESETS, "demo", EQUATION_2)
+    losses = []
+    for accumulate in (1, 2):
+        out = tmp_path / str(accumulate)
+        run(people, out, accumulate=accumulate, batch_size=4, minibatch_group=2, max_steps=4, eval_pairs=1)
+        losses.append(lines_of(out))
+    for one, other in zip(*losses, strict=True):
+        assert {"per", "self", "gan", "disc"} <= one.keys()
+        assert other == pytest.approx(one, rel=1e-4)
+
+
+def test_a_step_of_equation_two_is_the_sum_of_its_terms(people, tmp_path, monkeypatch):
+    """Adam with betas (0, 0) and one step has no memory: sign-like, so compare what it saw through its moments."""
+    monkeypatch.setitem(presets.PRESETS, "demo", EQUATION_2)
+    gradients = {}
+    for name, terms in (("all", Terms(True, True, True)), ("pair", Terms(True, False, True)), ("self", SELF_ALONE)):
+        monkeypatch.setattr(train, "terms_of", lambda step, settings, paired, terms=terms: terms)
+        run(people, tmp_path / name, max_steps=1, eval_pairs=1)
+        moments = load_checkpoint(tmp_path / name / "checkpoint.pt")["optimizer_g"]["state"]
+        gradients[name] = torch.cat([moment["exp_avg"].flatten() for moment in moments.values()])
+    torch.testing.assert_close(gradients["all"], gradients["pair"] + gradients["self"], rtol=1e-3, atol=1e-6)
+    assert gradients["self"].abs().max() > 0
+
+
+def test_unpaired_data_trains_evaluates_and_resumes(people, tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "read_patn", read_unpaired)
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert run(people, whole, max_steps=3) == 0
+    run(people, parts, max_steps=1)
+    run(people, parts, max_steps=3, resume=True)
+    assert_equal_states(load_checkpoint(whole / "checkpoint.pt"), load_checkpoint(parts / "checkpoint.pt"))
+    for line in lines_of(whole):
+        assert {"self", "gan", "disc"} <= line.keys()
+        assert "per" not in line
+    metrics = json.loads((whole / "metrics.json").read_text())
+    assert metrics["task"].startswith("pictures and their tau, seeded")
+    assert metrics["pairs"] == 4  # the pictures of test/
+    assert metrics == {**json.loads((parts / "metrics.json").read_text()), "seconds": metrics["seconds"]}
 
 
 def test_lines_after_the_checkpoint_are_dropped_on_resuming(people, tmp_path):
@@ -127,13 +211,14 @@ def test_refusals_say_what_to_do(people, tmp_path):
         run(people, out, resume=True, attention="no")
     with pytest.raises(UserError, match="trained with batch_size = 2, not 3"):
         run(people, out, resume=True, batch_size=3)
-    with pytest.raises(UserError, match="seed 0, not 1"):
+    with pytest.raises(UserError, match="trained with seed = 0, not 1"):
         run(people, out, resume=True, seed=1)
+    with pytest.raises(UserError, match="trained with precision = float32, not bfloat16"):
+        run(people, out, resume=True, precision="bfloat16")
+    with pytest.raises(UserError, match="trained with preset = demo, not deepfashion256; give the options"):
+        run(people, out, resume=True, preset="deepfashion256")
     with pytest.raises(UserError, match="--max-steps: expected at least 1, got 0"):
         run(people, tmp_path / "other", max_steps=0)
-    if not torch.cuda.is_available():
-        with pytest.raises(UserError, match="PyTorch sees no cuda here"):
-            train.choose_device("cuda")
 
 
 def test_a_missing_folder_is_a_message_and_leaves_nothing(people, tmp_path):
@@ -190,31 +275,15 @@ def test_a_signal_leaves_a_checkpoint_that_resumes(people, tmp_path, monkeypatch
     assert steps_of(out) == list(range(1, step + 3))
 
 
-def test_learning_rates_fall_to_zero_over_the_last_third():
-    assert [decay(step, 300) for step in (0, 200, 250, 300)] == pytest.approx([1, 1, 0.5, 0])
-
-
-def test_even_choice_takes_both_ends_and_never_more_than_there_is():
-    assert evenly(10, 4).tolist() == [0, 3, 6, 9]
-    assert evenly(3, 100).tolist() == [0, 1, 2]
-
-
-def test_who_sees_what(people, tmp_path, monkeypatch):
-    """Real for D is (M1, B1), fake (G, B2), on pairs only; scores are the averaged model's, on people of test/."""
-    judged, drawn, scored = [], [], []
-    forward, pairs, distorted, score = Discriminator.forward, PairStream.pairs, PairStream.distorted, train.score_pairs
+@pytest.mark.parametrize("paired", [True, False])
+def test_who_sees_what(people, tmp_path, monkeypatch, paired):
+    """Real for D is (M1, B1), fake (G, B2); scores are the averaged model's, on people of test/."""
+    judged, scored = [], []
+    forward, score = Discriminator.forward, evaluation.score_pairs
 
     def judge(self, image, maps):
         judged.append((image.detach().clone(), maps.clone()))
         return forward(self, image, maps)
-
-    def draw_distorted(self):
-        drawn.append(("distorted", distorted(self)))
-        return drawn[-1][1]
-
-    def draw_pairs(self):
-        drawn.append(("pairs", pairs(self)))
-        return drawn[-1][1]
 
     def note(batches, morph, perceptual):
         batches = list(batches)
@@ -222,16 +291,16 @@ def test_who_sees_what(people, tmp_path, monkeypatch):
         return score(iter(batches), morph, perceptual)
 
     monkeypatch.setattr(Discriminator, "forward", judge)
-    monkeypatch.setattr(PairStream, "distorted", draw_distorted)
-    monkeypatch.setattr(PairStream, "pairs", draw_pairs)
-    monkeypatch.setattr(train, "score_pairs", note)
-    run(people, tmp_path / "run", max_steps=2)
+    monkeypatch.setattr(evaluation, "score_pairs", note)
+    if not paired:
+        monkeypatch.setattr(train, "read_patn", read_unpaired)
+    run(people, tmp_path / "run", max_steps=1)
 
-    assert [kind for kind, _ in drawn] == ["pairs", "pairs", "distorted"]  # a distorted batch is drawn from pairs
-    batch = drawn[0][1]
     size = TINY.model.size
+    read = read_patn if paired else read_unpaired
+    stream = SampleStream(read(people, "train", size), 0, mirrored=True, tau=0.15)
+    batch = next(load_batches(stream, [range(2)], workers=0)).pairs
     assert all(len(image) == TINY.training.batch_size for image, _ in judged)
-    assert len(judged) == 4  # G's loss, real, fake and R1 in the first step; none in the second, which is L_self's
     for_generator, real, fake, penalised = judged
     assert torch.equal(real[0], batch.source)
     assert torch.equal(real[1], heatmaps(batch.source_keypoints, size))
@@ -239,10 +308,13 @@ def test_who_sees_what(people, tmp_path, monkeypatch):
     assert torch.equal(fake[0], for_generator[0])
     assert torch.equal(penalised[0], batch.source)
 
-    held_out = read_patn(people, "test", size)
+    held_out = read(people, "test", size)
     batches, results = scored[0]
     expected = take_pairs(held_out, torch.arange(len(held_out.pairs)))
-    assert torch.equal(torch.cat([batch.target for batch in batches]), expected.target)
+    targets = torch.cat([batch.target for batch in batches])
+    assert torch.equal(torch.cat([batch.source for batch in batches]), expected.source)
+    assert torch.equal(targets, expected.target) == paired
+    assert not torch.equal(targets, expected.source)
     averaged = Generator(TINY.model)
     saved = load_checkpoint(tmp_path / "run" / "checkpoint.pt")
     weights = {name.removeprefix("module."): value for name, value in saved["ema"].items() if name != "n_averaged"}
@@ -291,3 +363,67 @@ def test_resuming_on_other_data_is_refused(people, tmp_path):
     table.write_text(table.read_text().replace("20", "21"))
     with pytest.raises(UserError, match="data: the names, keypoints or pairs are not those"):
         run(people, tmp_path / "run", max_steps=2, resume=True)
+
+
+def test_resuming_on_fewer_pairs_is_refused(people, tmp_path):
+    run(people, tmp_path / "run", max_steps=1, eval_pairs=1)
+    table = next(people.glob("fas*pairs-train.csv"))
+    table.write_text("\n".join(table.read_text().splitlines()[:-1]))
+    with pytest.raises(UserError, match="expected the 6 pairs that the run was started with, got 5; give the --data"):
+        run(people, tmp_path / "run", max_steps=2, resume=True)
+
+
+def test_a_picture_that_breaks_during_training_saves_a_checkpoint_and_names_the_file(people, tmp_path, monkeypatch):
+    read, reads = FolderStore.read, []
+
+    def break_at_the_thirtieth(self, name):
+        reads.append(name)
+        if len(reads) == 30:
+            raise DataError(f"data: {self.folder / name} cannot be read as a picture")
+        return read(self, name)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(FolderStore, "read", break_at_the_thirtieth)
+        with pytest.raises(UserError, match=r"train/train\d_\d.jpg cannot be read"):
+            run(people, tmp_path / "run", eval_pairs=1)
+    step = load_checkpoint(tmp_path / "run" / "checkpoint.pt")["step"]
+    assert 3 < step < 6  # not the one that is due after three steps
+    run(people, tmp_path / "run", eval_pairs=1, resume=True)
+    run(people, tmp_path / "whole", eval_pairs=1)
+    states = [load_checkpoint(tmp_path / name / "checkpoint.pt") for name in ("run", "whole")]
+    assert_equal_states(*states)
+
+
+def test_a_full_disk_during_training_is_a_message_and_keeps_the_last_checkpoint(people, tmp_path, monkeypatch):
+    def full_disk(state, file):
+        file.write(b"half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    out = tmp_path / "run"
+    run(people, out, max_steps=2, eval_pairs=1)
+    with monkeypatch.context() as broken:
+        broken.setattr(torch, "save", full_disk)
+        with pytest.raises(UserError, match=r"checkpoint.pt cannot be written \(No space left on device\).*Free some"):
+            run(people, out, max_steps=4, eval_pairs=1, resume=True)
+    assert not list(out.glob("*.partial"))
+    assert load_checkpoint(out / "checkpoint.pt")["step"] == 2
+    run(people, out, max_steps=4, eval_pairs=1, resume=True)
+    assert steps_of(out) == [1, 2, 3, 4]
+
+
+def test_tensorboard_gets_losses_rates_speed_and_samples_and_hides_what_was_interrupted(people, tmp_path):
+    out = tmp_path / "run"
+    run(people, out, max_steps=4, eval_pairs=1)
+    board = Board(out, 4)  # a run that went on to step 6, but was killed before its checkpoint
+    for step in (5, 6):
+        board.scalars(step, 9.0, {"per": 99.0}, {})
+    board.close()
+    run(people, out, max_steps=6, eval_pairs=1, resume=True)
+    events = EventAccumulator(str(out / "tensorboard"), size_guidance={"images": 0}).Reload()
+    tags = events.Tags()
+    assert {"loss/per", "loss/self", "loss/gan", "loss/disc", "loss/r1"} <= set(tags["scalars"])
+    assert {"learning rate/generator", "learning rate/discriminator", "steps per second"} <= set(tags["scalars"])
+    logged = {line["step"]: line["per"] for line in lines_of(out) if "per" in line}
+    shown = {event.step: event.value for event in events.Scalars("loss/per")}
+    assert shown == pytest.approx(logged)
+    assert [event.step for event in events.Images("samples")] == [2, 4, 6]

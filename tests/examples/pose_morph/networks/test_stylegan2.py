@@ -89,8 +89,17 @@ def test_layers_have_second_derivatives():
 
 def test_minibatch_std_of_equal_samples_is_zero_and_of_two_is_known():
     same = torch.ones(4, 3, 2, 2)
-    assert minibatch_std(same)[:, 3].abs().max() < 1e-3
+    assert minibatch_std(same, 4)[:, 3].abs().max() < 1e-3
     two = torch.stack([torch.zeros(1, 2, 2), torch.full((1, 2, 2), 2.0)])
-    torch.testing.assert_close(minibatch_std(two)[:, 1], torch.ones(2, 2, 2))
+    torch.testing.assert_close(minibatch_std(two, 2)[:, 1], torch.ones(2, 2, 2))
     three = torch.tensor([0.0, 3.0, 6.0])[:, None, None, None].expand(3, 1, 2, 2)  # the paper's batch is one group
-    torch.testing.assert_close(minibatch_std(three)[:, 1], torch.full((3, 2, 2), 6**0.5))
+    torch.testing.assert_close(minibatch_std(three, 3)[:, 1], torch.full((3, 2, 2), 6**0.5))
+
+
+def test_minibatch_groups_are_samples_that_follow_one_another():
+    x = torch.randn(6, 3, 4, 4)
+    whole = minibatch_std(x, 2)
+    torch.testing.assert_close(whole, torch.cat([minibatch_std(part, 2) for part in x.split(2)]))
+    assert len(whole[:, 3].unique()) == 3
+    with pytest.raises(ValueError, match="group: expected a number that divides the batch of 6, got 4"):
+        minibatch_std(x, 4)

@@ -6,7 +6,7 @@ from PIL import Image
 from examples.pose_morph.pictures.samples import COLUMNS, save_samples
 from examples.pose_morph.pictures.sheet import GAP, HEADER
 from examples.pose_morph.pictures.skeleton import draw_skeleton
-from examples.pose_morph.training.pair_stream import Batch
+from examples.pose_morph.training.batch import Batch
 
 
 def test_the_grid_shows_each_picture_in_its_column(tmp_path, standing):

@@ -7,7 +7,7 @@ import torch
 
 from examples.pose_morph.data.pose_data import region_of
 from examples.pose_morph.scores.metrics import PROTOCOLS, score_pairs, to_bytes
-from examples.pose_morph.training.pair_stream import Batch
+from examples.pose_morph.training.batch import Batch
 
 
 def test_bytes_are_rounded_and_cut():
