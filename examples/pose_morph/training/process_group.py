@@ -35,7 +35,7 @@ class ProcessGroup:
         if self.size == 1:
             return module
         places = [self.device] if self.device.type == "cuda" else None
-        return DistributedDataParallel(module, device_ids=places, broadcast_buffers=False)
+        return DistributedDataParallel(module, device_ids=places, forward_sync_buffers=False)
 
     def mean(self, values: Tensor) -> Tensor:
         """Return the mean over the processes."""
