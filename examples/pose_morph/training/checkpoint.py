@@ -34,7 +34,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint onto the CPU, without running code from it (``weights_only``).
 
     Raises:
-        UserError: the file is not there, is no checkpoint of this program, or was written by another version of it.
+        UserError: the file is not there, is no checkpoint of this program, or was written by a newer version of it.
     """
     if not path.is_file():
         raise UserError(f"resume: there is no checkpoint {path}; leave --resume out to start a new run")
@@ -44,11 +44,9 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise UserError(f"resume: {path} cannot be read as a checkpoint ({type(error).__name__})") from error
     if not isinstance(state, dict) or "settings" not in state:
         raise UserError(f"resume: {path} is no checkpoint of this script")
-    written = state.get("format", 1)
-    if written != FORMAT:
-        age, remedy = ("a newer", "update this program") if written > FORMAT else ("an older", "train anew")
+    if state.get("format", 1) > FORMAT:
         raise UserError(
-            f"resume: {path} was written by {age} version of this program (format {written}, expected {FORMAT}); "
-            f"{remedy}, or use the version that wrote it"
+            f"resume: {path} was written by a newer version of this program (format {state['format']}, this one reads "
+            f"{FORMAT}); update this program"
         )
     return state

@@ -11,7 +11,7 @@ import torch
 
 from examples.pose_morph.data.pose_data import PoseData
 from examples.pose_morph.errors import UserError
-from examples.pose_morph.training.checkpoint import load_checkpoint
+from examples.pose_morph.training.checkpoint import FORMAT, load_checkpoint
 
 FREE = ("sample_every", "checkpoint_every")
 """Training settings that change nothing in the weights or the log."""
@@ -26,6 +26,11 @@ def open_run(out: Path, *, resume: bool, identity: dict[str, Any]) -> dict[str, 
     """
     if resume:
         saved = load_checkpoint(out / "checkpoint.pt")
+        if saved.get("format", 1) < FORMAT:
+            raise UserError(
+                f"resume: {out / 'checkpoint.pt'} was written by an older version of this program, which did not keep "
+                "all that an exact resumption needs; go on with that version, or train anew in another --out"
+            )
         _refuse_differences(out, json.loads(saved["settings"]), json.loads(json.dumps(identity)))
         return saved
     if out.exists() and not out.is_dir():

@@ -365,6 +365,16 @@ def test_resuming_on_other_data_is_refused(people, tmp_path):
         run(people, tmp_path / "run", max_steps=2, resume=True)
 
 
+def test_resuming_from_an_older_version_is_refused(people, tmp_path):
+    run(people, tmp_path / "run", max_steps=1, eval_pairs=1)
+    path = tmp_path / "run" / "checkpoint.pt"
+    state = load_checkpoint(path)
+    del state["format"]
+    torch.save(state, path)
+    with pytest.raises(UserError, match="written by an older version of this program.*train anew"):
+        run(people, tmp_path / "run", max_steps=2, resume=True)
+
+
 def test_resuming_on_fewer_pairs_is_refused(people, tmp_path):
     run(people, tmp_path / "run", max_steps=1, eval_pairs=1)
     table = next(people.glob("fas*pairs-train.csv"))
