@@ -1,12 +1,16 @@
 """The paper's presets against its tables 2, 3 and 4, written out here."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
+from examples.pose_morph.dry_run import dry_run
 from examples.pose_morph.networks.attention import FullAttention
 from examples.pose_morph.networks.attention_names import attention_name, with_attention
 from examples.pose_morph.networks.discriminator import Discriminator
 from examples.pose_morph.networks.generator import Generator
+from examples.pose_morph.networks.settings import Grid
 from examples.pose_morph.presets import DEEPFASHION256, HIGHRES512, PRESETS
 from gpa_nd import GPA
 from gpa_nd.nn import CopyAttention
@@ -98,3 +102,20 @@ def test_the_no_ablation_keeps_attention_where_the_paper_keeps_it():
     with torch.device("meta"):
         generator = Generator(with_attention(DEEPFASHION256.model, "no"))
     assert [block.copy is not None for block in generator.target_decoder] == [True] * 4 + [False] * 2
+
+
+@pytest.mark.parametrize("preset", [DEEPFASHION256, HIGHRES512], ids=["table 2", "table 4"])
+def test_the_papers_networks_run_forward_and_backward(preset):
+    """Every weight, level and factor d of the paper, on a picture of a sixteenth of its area.
+
+    At the paper's size a pass takes a minute or more on one core: ``python -m examples.pose_morph.plan --dry-run cpu``.
+    """
+    height, width = (side // 4 for side in preset.model.size)
+    levels = tuple(
+        replace(level, attention=replace(kind, cells=(kind.cells[0] // 4, kind.cells[1] // 4)))
+        if isinstance(kind := level.attention, Grid)
+        else level
+        for level in preset.model.levels
+    )
+    taken = dry_run(replace(preset.model, size=(height, width), levels=levels), 1, torch.device("cpu"))
+    assert taken.seconds > 0

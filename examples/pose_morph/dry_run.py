@@ -1,0 +1,56 @@
+"""One forward and backward pass of both networks, to see whether a model runs here and what it takes."""
+
+import resource
+import sys
+import time
+from dataclasses import dataclass
+
+import torch
+
+from examples.pose_morph.data.pose import JOINTS
+from examples.pose_morph.errors import UserError
+from examples.pose_morph.networks.discriminator import Discriminator
+from examples.pose_morph.networks.generator import Generator, draw_pose
+from examples.pose_morph.networks.settings import ModelSettings
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """What one pass took.
+
+    Attributes:
+        seconds: Forward and backward, without building the networks.
+        memory: Peak bytes with weights and gradients: of PyTorch's allocator on a GPU, of the process elsewhere.
+    """
+
+    seconds: float
+    memory: int
+
+
+def dry_run(model: ModelSettings, batch_size: int, device: torch.device) -> DryRun:
+    """Build both networks, score drawn noise pictures, and go back to every weight.
+
+    Raises:
+        UserError: There is no such device, or not enough memory on it.
+    """
+    there = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
+    if device.type in there and not there[device.type]():
+        raise UserError(f"--dry-run: PyTorch sees no {device.type} here")
+    try:
+        generator, discriminator = (network(model).to(device) for network in (Generator, Discriminator))
+        image = torch.rand(batch_size, 3, *model.size, device=device) * 2 - 1
+        keypoints = torch.rand(2, batch_size, len(JOINTS), 2, device=device)
+        keypoints *= keypoints.new_tensor([model.size[1], model.size[0]])
+        source, target = (draw_pose(joints, model) for joints in keypoints)
+        began = time.monotonic()
+        scores = discriminator(generator(image, source, target), target.heatmaps)
+        scores.sum().backward()
+        if not torch.isfinite(scores).all():  # reads the result, so that a GPU has finished
+            raise UserError(f"--dry-run: the discriminator's scores are not finite: {scores.tolist()}")
+    except torch.OutOfMemoryError as error:
+        raise UserError(f"--dry-run: {batch_size} pictures do not fit into the memory of {device}") from error
+    seconds = time.monotonic() - began
+    if device.type == "cuda":
+        return DryRun(seconds, torch.cuda.max_memory_allocated(device))
+    unit = 1 if sys.platform == "darwin" else 1024  # what getrusage counts in
+    return DryRun(seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
