@@ -26,8 +26,9 @@ from examples.pose_morph.networks.copy_weights import CopyLevel, find_level, rec
 from examples.pose_morph.networks.generator import draw_pose
 from examples.pose_morph.networks.trained import load_generator
 from examples.pose_morph.pictures.contribution_lines import Contribution, draw_contributions
+from examples.pose_morph.training.batch import Batch, take_pairs
+from examples.pose_morph.training.device import choose_device
 from examples.pose_morph.training.options import PEOPLE, Folder
-from examples.pose_morph.training.batch import take_pairs
 
 DEFAULT_JOINTS = ((1,), (3, 6), (11, 8), (10, 13))
 """Neck, elbow, hip, ankle: of each the first joint that is known."""
@@ -52,19 +53,22 @@ class Options:
     """Points of the generated picture in its pixels, A, B, C … in this order."""
     layer: Annotated[str, tyro.conf.arg(metavar="HxW")] = "last"
     """Resolution of the attention, such as 64x40; last is the largest."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1 … or mps; auto takes a GPU where PyTorch sees one."""
     out: Folder = Path("runs/pose_morph/contributions")
     """Folder for the picture; an older one of the same pair and layer is replaced."""
 
 
 def run(options: Options, console: Console) -> Path:
     """Draw the picture, print what the lines say, and return where the picture is."""
-    model = load_generator(options.model, torch.device("cpu"))
+    device = choose_device(options.device)
+    model = load_generator(options.model, device)
     people = read_data(options.data, "test", model.settings.size)
     for note in people.notes:
         console.print(f"[yellow]{note}[/]", soft_wrap=True, highlight=False)
     if not 0 <= options.pair < len(people.pairs):
         raise UserError(f"--pair: expected 0 … {len(people.pairs) - 1}, got {options.pair}")
-    batch = take_pairs(people, torch.tensor([options.pair]))
+    batch = Batch(*(x.to(device) for x in take_pairs(people, torch.tensor([options.pair]))))
     asked = [*map(parse_point, options.points)] or default_points(batch.target_keypoints[0])
     poses = (draw_pose(keypoints, model.settings) for keypoints in (batch.source_keypoints, batch.target_keypoints))
     with torch.no_grad(), recorded(model.generator) as levels:

@@ -23,6 +23,7 @@ from rich.table import Table
 from torch import Tensor
 
 from examples.pose_morph.atomic import replace_file
+from examples.pose_morph.data.evenly import evenly
 from examples.pose_morph.data.patn import read_patn
 from examples.pose_morph.data.pose_data import PoseData
 from examples.pose_morph.data.rest_points import read_rest_points
@@ -33,8 +34,9 @@ from examples.pose_morph.networks.trained import load_generator
 from examples.pose_morph.pictures.share_map import LEGEND, draw_shares
 from examples.pose_morph.pictures.sheet import draw_sheet, to_picture
 from examples.pose_morph.scores.right_spot import RightSpots, SpotShares, right_spots, spot_shares
-from examples.pose_morph.training.options import PEOPLE, Count, Folder, Switch
 from examples.pose_morph.training.batch import Batch, take_pairs
+from examples.pose_morph.training.device import choose_device
+from examples.pose_morph.training.options import PEOPLE, Count, Folder, Switch
 
 FACTORS = (0.5, 1.0, 2.0, 4.0)
 """The radii that are reported, in radii."""
@@ -73,6 +75,8 @@ class Options:
     """Measure the same model before any training as well."""
     shown: Annotated[int, tyro.conf.arg(metavar="N")] = 6
     """Rows of the picture."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1 … or mps; auto takes a GPU where PyTorch sees one."""
     out: Folder = Path("runs/pose_morph/right_spot")
     """Folder for the results; older ones are replaced."""
 
@@ -83,7 +87,8 @@ def run(options: Options, console: Console) -> dict[str, Any]:
         value = getattr(options, name)
         if value is not None and not value > 0:
             raise UserError(f"--{name}: expected more than 0, got {value}")
-    model = load_generator(options.model, torch.device("cpu"))
+    device = choose_device(options.device)
+    model = load_generator(options.model, device)
     people = read_patn(options.data, "test", model.settings.size)
     for note in people.notes:
         console.print(f"[yellow]{note}[/]", soft_wrap=True, highlight=False)
@@ -95,7 +100,7 @@ def run(options: Options, console: Console) -> dict[str, Any]:
     untrained = None
     if options.untrained:
         torch.manual_seed(0)
-        untrained = Generator(model.settings).eval()
+        untrained = Generator(model.settings).to(device).eval()
     for pair in track(which.tolist(), "measuring", console=console):
         spots = spots_of(people, pair, options.data, radii[MAIN])
         batch, result, levels = drawn(model.generator, people, pair)
@@ -199,15 +204,11 @@ def spots_of(people: PoseData, pair: int, root: Path, radius: float) -> RightSpo
 
 def drawn(generator: Generator, people: PoseData, pair: int) -> tuple[Batch, Tensor, list[CopyLevel]]:
     """Draw one pair; return the batch, the result and the attention of every level."""
-    batch = take_pairs(people, torch.tensor([pair]))
+    device = next(generator.parameters()).device
+    batch = Batch(*(x.to(device) for x in take_pairs(people, torch.tensor([pair]))))
     poses = (draw_pose(points, generator.settings) for points in (batch.source_keypoints, batch.target_keypoints))
     with torch.no_grad(), recorded(generator) as levels:
         return batch, generator(batch.source, *poses), levels
-
-
-def evenly(count: int, wanted: int) -> Tensor:
-    """Return ``wanted`` numbers of 0 … count - 1 (or all), evenly spread."""
-    return torch.linspace(0, count - 1, min(wanted, count)).round().long()
 
 
 def draw_share_sheet(rows: list[list[Image.Image]], levels: list[str], radius: float) -> Image.Image:
