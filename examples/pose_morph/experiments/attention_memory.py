@@ -1,0 +1,62 @@
+"""The memory that attention blocks need (Fig. 5): what PyTorch has allocated at most, on a GPU or a CPU."""
+
+import json
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from examples.pose_morph.networks.generator import Generator
+from gpa_nd.nn import CopyAttention
+
+
+def peak_allocated(run: Callable[[], object], device: torch.device) -> int:
+    """Return the peak of allocated bytes during ``run()`` over what was allocated before.
+
+    On a GPU this is `torch.cuda.max_memory_allocated`, as in the paper; on a CPU the profiler's record of every
+    allocation, which tells the same and repeats exactly. ``run`` is called once before it counts.
+    """
+    run()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        run()
+        torch.cuda.synchronize(device)
+        return torch.cuda.max_memory_allocated(device) - before
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        run()
+    with tempfile.TemporaryDirectory() as folder:
+        trace = Path(folder) / "trace.json"
+        profile.export_chrome_trace(str(trace))
+        events = json.loads(trace.read_text())["traceEvents"]
+    changes = [(event["ts"], event["args"]["Bytes"]) for event in events if event.get("name") == "[memory]"]
+    total = peak = 0
+    for _, change in sorted(changes, key=lambda entry: entry[0]):
+        total += change
+        peak = max(peak, total)
+    return peak
+
+
+def attention_memory(generator: Generator, device: torch.device) -> int:
+    """Return the bytes that the attention blocks need at their peak, forward and backward, batch 1 (Fig. 5).
+
+    Every copy attention is run on random features of its level's size; the figure is the sum, as if all were one
+    after the other in one network, where what is kept for the backward pass adds up.
+    """
+    blocks = [module for module in generator.modules() if isinstance(module, CopyAttention)]
+    inputs_ = [
+        (
+            torch.randn(1, block.query.in_features, *size, device=device, requires_grad=True),
+            torch.randn(1, block.key.in_features, *size, device=device, requires_grad=True),
+        )
+        for block, size in zip(blocks, reversed(generator.settings.sizes), strict=False)
+    ]
+
+    def run() -> None:
+        sum(block(*pair).sum() for block, pair in zip(blocks, inputs_, strict=True)).backward()
+        for tensor in [*(x for pair in inputs_ for x in pair), *(p for b in blocks for p in b.parameters())]:
+            tensor.grad = None
+
+    return peak_allocated(run, device)

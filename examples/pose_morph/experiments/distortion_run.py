@@ -1,0 +1,170 @@
+"""One run of the distortion task: train one attention kind for a fixed time, score it on the fixed test set.
+
+Started by `experiments.distortion`, several at a time. Leaves log.jsonl and result.json in its folder.
+"""
+
+import json
+import math
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+import tyro
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from examples.pose_morph.atomic import replace_file
+from examples.pose_morph.data.patn import read_patn
+from examples.pose_morph.experiments.attention_memory import attention_memory, peak_allocated
+from examples.pose_morph.experiments.distortion_task import Budget, Pictures, random_batches, test_batches
+from examples.pose_morph.networks.attention import CosineAttention, FullAttention
+from examples.pose_morph.networks.attention_names import with_attention
+from examples.pose_morph.networks.generator import Generator, Pose, draw_pose
+from examples.pose_morph.networks.settings import Grid, ModelSettings
+from examples.pose_morph.presets import PRESETS, PresetName
+from examples.pose_morph.scores.metrics import score_pairs, to_bytes
+from examples.pose_morph.scores.perceptual import EfficientNetLite0, PerceptualDistance
+from examples.pose_morph.training.batch import Batch
+from examples.pose_morph.training.losses import reconstruction_loss
+
+VALIDATION = 80
+"""Training pictures that tuning is scored on instead of the test set; never trained on, by any run."""
+SHOWN = 4
+"""Test cases whose results are kept to be looked at."""
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What decides a run's result."""
+
+    out: Path
+    data: Path
+    preset: PresetName = "demo"
+    attention: str = "gpa"
+    seed: int = 0
+    seconds: float = 240.0
+    learning_rate: float = 0.005
+    sharpness: float = 80.0
+    widen: float = 1.0
+    phase: Literal["validation", "test"] = "test"
+    test_cases: int = 500
+    device: str = "cpu"
+
+
+def model_settings(options: RunOptions) -> ModelSettings:
+    """Return the preset's model with this run's attention; ``widen`` multiplies the channels where GPA would stand."""
+    preset = PRESETS[options.preset].model
+    levels = tuple(
+        replace(level, channels=round(level.channels * options.widen)) if isinstance(before.attention, Grid) else level
+        for level, before in zip(with_attention(preset, options.attention).levels, preset.levels, strict=True)
+    )
+    return replace(preset, levels=levels)
+
+
+def set_sharpness(generator: Generator, sharpness: float) -> None:
+    """Start the cosine attentions that stand for GPA at ``sharpness``; dense levels keep the preset's."""
+    for module in generator.modules():
+        if isinstance(module, CosineAttention) and not isinstance(module.attention, FullAttention):
+            nn.init.constant_(module.log_sharpness, math.log(sharpness))
+
+
+def train(
+    generator: Generator, pictures: Pictures, perceptual: PerceptualDistance, options: RunOptions, device: torch.device
+) -> tuple[nn.Module, int]:
+    """Minimise L_self alone until the time is up; return the averaged generator and the number of steps."""
+    settings = PRESETS[options.preset].training
+    ema = AveragedModel(generator, multi_avg_fn=get_ema_multi_avg_fn(settings.ema_decay), use_buffers=True)
+    optimizer = torch.optim.Adam(generator.parameters(), lr=options.learning_rate, betas=settings.betas)
+    batches = random_batches(pictures, settings.batch_size, settings.tau, options.seed, device)
+    budget, step = Budget(options.seconds, device), 0
+    with (options.out / "log.jsonl").open("w", buffering=1) as log:
+        while (spent := budget.spent()) < options.seconds:
+            for group in optimizer.param_groups:  # a straight line to zero over the last third, as in train.py
+                group["lr"] = options.learning_rate * min(1.0, 3 * (1 - spent / options.seconds))
+            batch = next(batches)
+            loss = distortion_loss(generator(*inputs(batch, generator.settings)), batch, perceptual, options)
+            optimizer.zero_grad(set_to_none=True)
+            loss.mean().backward()
+            optimizer.step()
+            ema.update_parameters(generator)
+            step += 1
+            if step % 10 == 0:
+                log.write(json.dumps({"step": step, "seconds": round(spent, 1), "self": loss.mean().item()}) + "\n")
+    return ema.eval().requires_grad_(False), step
+
+
+def inputs(batch: Batch, settings: ModelSettings) -> tuple[Tensor, Pose, Pose]:
+    """Return what the generator takes: picture, its pose, the pose wanted."""
+    return batch.source, draw_pose(batch.source_keypoints, settings), draw_pose(batch.target_keypoints, settings)
+
+
+def distortion_loss(result: Tensor, batch: Batch, perceptual: PerceptualDistance, options: RunOptions) -> Tensor:
+    """L_self as the preset weighs it."""
+    settings = PRESETS[options.preset].training
+    return reconstruction_loss(
+        result,
+        batch.target,
+        perceptual,
+        perceptual_weight=settings.perceptual_weight,
+        pixel_weight=settings.pixel_weight,
+    )
+
+
+def step_memory(generator: Generator, batch: Batch, perceptual: PerceptualDistance, options: RunOptions) -> int:
+    """Return the bytes that a whole training step needs at its peak, over weights and optimiser."""
+
+    def run() -> None:
+        distortion_loss(generator(*inputs(batch, generator.settings)), batch, perceptual, options).backward()
+        generator.zero_grad(set_to_none=True)
+
+    return peak_allocated(run, batch.source.device)
+
+
+def main() -> None:
+    """Read the options, train, score, write the result."""
+    options = tyro.cli(RunOptions, description=__doc__)
+    device = torch.device(options.device)
+    options.out.mkdir(parents=True, exist_ok=True)
+    model, settings = model_settings(options), PRESETS[options.preset].training
+    pictures = Pictures.of(read_patn(options.data, "train", model.size))
+    scored = pictures.last(VALIDATION)
+    pictures = pictures.without(scored)
+    if options.phase == "test":
+        scored = Pictures.of(read_patn(options.data, "test", model.size))
+
+    torch.manual_seed(options.seed)
+    generator = Generator(model).to(device, memory_format=torch.channels_last)
+    set_sharpness(generator, options.sharpness)
+    perceptual = PerceptualDistance(EfficientNetLite0()).to(device, memory_format=torch.channels_last)
+    one_batch = next(random_batches(pictures, settings.batch_size, settings.tau, 0, device))
+    memory = {
+        "attention": attention_memory(generator, device),
+        "step": step_memory(generator, one_batch, perceptual, options),
+    }
+    generator.zero_grad(set_to_none=True)
+    ema, steps = train(generator, pictures, perceptual, options, device)
+
+    def cases():
+        return test_batches(scored, options.test_cases, settings.batch_size, settings.tau, device)
+
+    def draw(batch: Batch) -> Tensor:
+        with torch.no_grad():
+            return ema(*inputs(batch, model))
+
+    scores = score_pairs(cases(), draw, perceptual)
+    scores["loss"] = settings.perceptual_weight * scores["perceptual"] + settings.pixel_weight * scores["l1"]
+    first = next(cases())
+    shown = {"source": first.source, "truth": first.target, "result": draw(first)}
+    arrays = {name: to_bytes(image[:SHOWN]).numpy() for name, image in shown.items()}
+    replace_file(options.out / "shown.npz", lambda file: np.savez_compressed(file, **arrays))
+    parameters = sum(parameter.numel() for parameter in generator.parameters())
+    options_ = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(options).items()}
+    result = {"options": options_, "scores": scores, "bytes": memory, "steps": steps, "parameters": parameters}
+    text = json.dumps({**result, "torch": torch.__version__}, indent=2) + "\n"
+    replace_file(options.out / "result.json", lambda file: file.write(text.encode()))
+
+
+if __name__ == "__main__":
+    main()

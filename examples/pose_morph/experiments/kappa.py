@@ -1,0 +1,192 @@
+"""The paper's ablation of kappa (Fig. 7 and 11): more relevant keys, more detail, more memory.
+
+Trains the whole pose-morphing task once per kappa and seed with train.py. Leaves kappa.md, kappa.json, kappa.png
+(scores and memory over kappa) and kappa_examples.png (held-out people, kappa rising from left to right) in the folder;
+runs that have a result are not run again.
+"""
+
+import itertools
+import json
+import statistics
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from examples.pose_morph.atomic import replace_file
+from examples.pose_morph.data.evenly import evenly
+from examples.pose_morph.data.profiles import Profile, read_data
+from examples.pose_morph.errors import UserError
+from examples.pose_morph.experiments.attention_memory import attention_memory
+from examples.pose_morph.experiments.jobs import Job, last_entry, run_jobs
+from examples.pose_morph.networks.attention_names import attention_name
+from examples.pose_morph.networks.generator import draw_pose
+from examples.pose_morph.networks.trained import load_generator
+from examples.pose_morph.pictures.sheet import draw_sheet, to_picture
+from examples.pose_morph.presets import PRESETS, PresetName
+from examples.pose_morph.training.batch import take_pairs
+from examples.pose_morph.training.options import PEOPLE
+
+SCORES = {"perceptual": "perceptual distance", "l1_person": "L1 on the person", "ssim_gaussian": "SSIM"}
+SHOWN = 6
+
+
+@dataclass(frozen=True)
+class KappaOptions:
+    """What to train, how often, and where to put it."""
+
+    out: Path = Path("runs/kappa")
+    """Folder of the experiment."""
+    data: Path = PEOPLE
+    """Folder with the data, as for train.py."""
+    profile: Profile = "auto"
+    """Its layout."""
+    preset: PresetName = "demo"
+    """The network and its training."""
+    kappas: tuple[int, ...] = (1, 2, 4)
+    """Key sets per cell; m and the height of Phase 1 are the preset's."""
+    seeds: int = 1
+    """Runs per kappa."""
+    steps: int | None = None
+    """Steps of a run, instead of the preset's number."""
+    jobs: Annotated[int, tyro.conf.arg(metavar="N")] = 1
+    """Runs side by side; each gets its share of the processors."""
+    device: str = "auto"
+    """As for train.py."""
+
+
+def named(options: KappaOptions, kappa: int) -> str:
+    """Return the paper's name of the preset's GPA with another kappa."""
+    cells, _, height = attention_name(PRESETS[options.preset].model).removeprefix("GPA").split("_")
+    return f"GPA{cells}_{kappa}_{height}"
+
+
+def job(options: KappaOptions, kappa: int, seed: int, folder: Path) -> Job:
+    """Return one training run; one that was interrupted goes on."""
+    name = named(options, kappa)
+    steps = options.steps or PRESETS[options.preset].training.steps
+    arguments = ["--preset", options.preset, "--attention", name, "--data", str(options.data)]
+    arguments += ["--profile", options.profile, "--seed", str(seed), "--out", str(folder), "--device", options.device]
+    arguments += ["--steps", str(steps)]
+    if (folder / "checkpoint.pt").is_file():
+        arguments.append("--resume")
+    return Job(
+        name=f"{name}, seed {seed}",
+        module="examples.pose_morph.train",
+        arguments=tuple(arguments),
+        folder=folder,
+        result=folder / "metrics.json",
+        fraction=lambda: last_entry(folder / "log.jsonl", "step") / steps,
+    )
+
+
+def ablate(options: KappaOptions, console: Console) -> None:
+    """Train every kappa with every seed, and write the report."""
+    runs = {
+        (kappa, seed): options.out / f"{named(options, kappa)}-{seed}"
+        for seed, kappa in itertools.product(range(options.seeds), options.kappas)
+    }
+    jobs = [job(options, kappa, seed, folder) for (kappa, seed), folder in runs.items()]
+    run_jobs(jobs, parallel=options.jobs, console=console)
+    rows = []
+    for kappa in options.kappas:
+        folders = [runs[kappa, seed] for seed in range(options.seeds)]
+        scores = [json.loads((folder / "metrics.json").read_text())["model"] for folder in folders]
+        generator = load_generator(folders[0], torch.device("cpu")).generator
+        row: dict[str, Any] = {"kappa": kappa, "attention_bytes": attention_memory(generator, torch.device("cpu"))}
+        for name in SCORES:
+            values = [score[name] for score in scores]
+            row[name] = statistics.fmean(values)
+            row[f"{name}_spread"] = statistics.stdev(values) if len(values) > 1 else 0.0
+        rows.append(row)
+    _write(options, rows, {kappa: runs[kappa, 0] for kappa in options.kappas}, console)
+
+
+def _write(options: KappaOptions, rows: Sequence[dict[str, Any]], folders: dict[int, Path], console: Console) -> None:
+    table = Table("kappa", *SCORES.values(), "attention MB, batch 1")
+    lines = [f"| kappa | {' | '.join(SCORES.values())} | attention MB, batch 1 |", "|---" * (len(SCORES) + 2) + "|"]
+    for row in rows:
+        cells = [f"{row[name]:.4f} ± {row[f'{name}_spread']:.4f}" for name in SCORES]
+        cells = [str(row["kappa"]), *cells, f"{row['attention_bytes'] / 1e6:.1f}"]
+        table.add_row(*cells)
+        lines.append(f"| {' | '.join(cells)} |")
+    console.print(table)
+    text = json.dumps(
+        {"preset": options.preset, "seeds": options.seeds, "steps": options.steps, "rows": rows}, indent=2
+    )
+    replace_file(options.out / "kappa.json", lambda file: file.write(text.encode() + b"\n"))
+    replace_file(options.out / "kappa.md", lambda file: file.write(("\n".join(lines) + "\n").encode()))
+    _plot(options.out / "kappa.png", rows)
+    _examples(options, folders)
+    console.print(f"written to {options.out}: kappa.md, .json, .png and kappa_examples.png", soft_wrap=True)
+
+
+def _plot(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, len(SCORES) + 1, figsize=(14, 3.6))
+    kappas = [row["kappa"] for row in rows]
+    for axis, (name, label) in zip(axes, SCORES.items(), strict=False):
+        values, spreads = [row[name] for row in rows], [row[f"{name}_spread"] for row in rows]
+        axis.errorbar(kappas, values, spreads, marker="o", capsize=4)
+        axis.set_title(f"{label}, {'more' if name.startswith('ssim') else 'less'} is better", fontsize=10)
+    axes[-1].plot(kappas, [row["attention_bytes"] / 1e6 for row in rows], marker="o", color="C1")
+    axes[-1].set_title("attention blocks, MB at batch 1", fontsize=10)
+    for axis in axes:
+        axis.set_xscale("log", base=2)
+        axis.set_xticks(kappas, [str(kappa) for kappa in kappas])
+        axis.set_xlabel("kappa")
+        axis.grid(alpha=0.3)
+    figure.tight_layout()
+    replace_file(path, lambda file: figure.savefig(file, format="png", dpi=110))
+    pyplot.close(figure)
+
+
+def _examples(options: KappaOptions, folders: dict[int, Path]) -> None:
+    """Draw held-out people with every kappa, side by side."""
+    model = PRESETS[options.preset].model
+    data = read_data(options.data, "test", model.size, options.profile)
+    batch = take_pairs(data, evenly(len(data.pairs), SHOWN))
+    source, target = draw_pose(batch.source_keypoints, model), draw_pose(batch.target_keypoints, model)
+    columns = [batch.source]
+    for folder in folders.values():
+        with torch.no_grad():
+            columns.append(load_generator(folder, torch.device("cpu")).generator(batch.source, source, target))
+    columns.append(batch.target)
+    scale = max(1, round(192 / model.size[0]))
+    rows = [[to_picture(column[row], scale) for column in columns] for row in range(len(batch.source))]
+    headers = ["source", *(f"kappa = {kappa}" for kappa in folders), "truth"]
+    sheet = draw_sheet(rows, headers, f"{options.preset}, held-out people")
+    replace_file(options.out / "kappa_examples.png", lambda file: sheet.save(file, format="PNG"))
+
+
+def main() -> None:
+    """Read the command line and run."""
+    options = tyro.cli(
+        KappaOptions,
+        prog="python -m examples.pose_morph.experiments.kappa",
+        description=__doc__,
+        config=(tyro.conf.FlagCreatePairsOff,),
+    )
+    console = Console()
+    try:
+        ablate(options, console)
+    except UserError as error:
+        console.print(f"[red]{error}[/]", soft_wrap=True, highlight=False)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        console.print("stopped; the same command goes on")
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()
