@@ -40,7 +40,7 @@ def attend(
     x_cells = []
     for cell, q_cell in enumerate(layout.fine_cells.split(q)):  # lines 13–14
         chosen = relevant[:, :, cell]
-        index = torch.where(chosen[..., None] >= 0, layout.members.table[chosen], -1)  # line 15
+        index = torch.where(chosen[..., None] >= 0, layout.members.table[chosen.clamp_min(0)], -1)  # line 15
         k_cell, v_cell = gather(k, index.flatten(-2)), gather(v, index.flatten(-2))  # line 16
         scores = affinities(q_cell, k_cell, scale, affinity)
         if logits is not None:
