@@ -22,7 +22,7 @@ from examples.pose_morph.evaluation.score_folders import score_folders
 from examples.pose_morph.evaluation.score_models import score_models
 from examples.pose_morph.evaluation.tally import Scorer
 from examples.pose_morph.scores.protocols import NEEDS_KEYPOINTS, SET_PROTOCOLS, ProtocolName, check_files
-from examples.pose_morph.train import choose_device
+from examples.pose_morph.training.device import choose_device
 
 
 def evaluate(options: Options, console: Console) -> int:

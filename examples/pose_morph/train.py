@@ -1,8 +1,9 @@
 """Train the pose-morphing model of the paper: one picture of a person, and a pose it should take.
 
 Without arguments the demo preset learns the rendered people that come with the repository, in minutes on two CPU
-cores. The run's folder gets samples/ (PNG), log.jsonl, tensorboard/, checkpoint.pt and, at the end, metrics.json on
-held-out people. Ctrl-C saves a checkpoint; the same command with --resume goes on from it. Several GPUs:
+cores. The run's folder gets samples/ (PNG), log.jsonl, tensorboard/, checkpoint.pt, model.safetensors with its card
+and, at the end, metrics.json on held-out people. Ctrl-C saves a checkpoint; the same command with --resume goes on from
+it. Several GPUs:
 torchrun --nproc-per-node N -m examples.pose_morph.train …
 """
 
@@ -21,17 +22,20 @@ from rich.text import Text
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from examples.pose_morph.data.patn import read_patn
+from examples.pose_morph.data.evenly import evenly
+from examples.pose_morph.data.profiles import read_data
 from examples.pose_morph.errors import UserError
 from examples.pose_morph.networks.discriminator import Discriminator
 from examples.pose_morph.networks.generator import Generator, Pose, draw_pose
+from examples.pose_morph.networks.trained import ModelInfo, save_model
 from examples.pose_morph.pictures.samples import save_samples
-from examples.pose_morph.scores.perceptual import EfficientNetLite0, PerceptualDistance
+from examples.pose_morph.plan import print_plan
+from examples.pose_morph.scores.perceptual import PerceptualDistance, make_extractor
 from examples.pose_morph.stop_signal import StopSignal
 from examples.pose_morph.training.batch import Batch, distorted, divide, to_device
 from examples.pose_morph.training.board import Board
 from examples.pose_morph.training.checkpoint import save_checkpoint
-from examples.pose_morph.training.evaluation import evaluate, evenly, take_shown, write_metrics
+from examples.pose_morph.training.evaluation import evaluate, take_shown, write_metrics
 from examples.pose_morph.training.losses import (
     discriminator_gan_loss,
     generator_gan_loss,
@@ -65,13 +69,16 @@ def train(options: Options, console: Console) -> int:
     processes = join_processes(options.device)
     preset = settings_of(options, processes.size)
     model_settings, settings = preset.model, preset.training
+    print_plan(console, model_settings, settings.batch_size)
+    if options.plan:
+        return 0
     identity = identity_of(options, preset)
     out = options.out or Path("runs/pose_morph") / f"{options.preset}-{options.attention}"
     device, writes = processes.device, processes.rank == 0
     scaler_g, scaler_d = (loss_scaler(device, options.precision) for _ in range(2))
     saved = open_run(out, resume=options.resume, identity=identity)
-    people = read_patn(options.data, "train", model_settings.size)
-    held_out = read_patn(options.data, "test", model_settings.size)
+    people = read_data(options.data, "train", model_settings.size, options.profile)
+    held_out = read_data(options.data, "test", model_settings.size, options.profile)
     for note in people.notes + held_out.notes:
         console.print(f"[yellow]{note}[/]", soft_wrap=True, highlight=False)
     if saved is not None:
@@ -85,7 +92,9 @@ def train(options: Options, console: Console) -> int:
     )
     ema = AveragedModel(generator, multi_avg_fn=get_ema_multi_avg_fn(settings.ema_decay), use_buffers=True)
     ema.requires_grad_(False)
-    perceptual = PerceptualDistance(EfficientNetLite0()).to(device, memory_format=torch.channels_last)
+    perceptual = PerceptualDistance(make_extractor(options.features, options.feature_weights)).to(
+        device, memory_format=torch.channels_last
+    )
     optimizers = optimizer_g, optimizer_d = make_optimizers(generator, discriminator, settings)
     stream = SampleStream(people, options.seed, mirrored=settings.mirrored, tau=settings.tau)
 
@@ -107,6 +116,11 @@ def train(options: Options, console: Console) -> int:
         if writes:
             log.go_on_after(step)
 
+    def export() -> None:
+        data = f"{len(people.pairs)} pairs of {options.data.name}"
+        info = ModelInfo(options.preset, step, options.seed, data=data, licence=options.licence)
+        save_model(out, ema.module, info=info)
+
     def checkpoint() -> None:
         failure = None
         if writes:
@@ -115,6 +129,8 @@ def train(options: Options, console: Console) -> int:
             same_run = {"settings": json.dumps(identity), "data": digest_of(people)}
             try:
                 save_checkpoint(out / "checkpoint.pt", {**state, **counts, **same_run, "random": random_state()})
+                if step:
+                    export()
             except UserError as error:
                 failure = error
         processes.agree(None, failure)  # nobody ends before it is written
@@ -267,7 +283,6 @@ def train(options: Options, console: Console) -> int:
                 which,
                 morph,
                 perceptual,
-                tau=settings.tau,
                 batch_size=settings.batch_size,
                 device=device,
                 stopped=lambda: stop.received is not None,
@@ -278,7 +293,7 @@ def train(options: Options, console: Console) -> int:
         return 128 + signal
     metrics = {
         **scores,
-        "extractor": "efficientnet-lite0, stem and blocks 0, 2, 4",
+        "extractor": options.features,
         "steps": step,
         "seconds": {"training": seconds, "evaluation": time.monotonic() - began},
         "parameters": int(millions * 1e6),
@@ -286,6 +301,7 @@ def train(options: Options, console: Console) -> int:
         "processes": processes.size,
     }
     write_metrics(out / "metrics.json", metrics, console)
+    export()  # once more: the model card quotes the scores
     console.print(
         f"{step} steps in {seconds / 60:.1f} min; {len(which)} held-out pairs scored: {out / 'metrics.json'}",
         soft_wrap=True,

@@ -10,22 +10,14 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from examples.pose_morph.data.folder_store import FolderStore
-from examples.pose_morph.data.pose import apply_affine, random_affine
 from examples.pose_morph.data.pose_data import PoseData
 from examples.pose_morph.errors import UserError
 from examples.pose_morph.evaluation.candidates import Candidate
 from examples.pose_morph.evaluation.matching import flat_name
 from examples.pose_morph.scores.metrics import to_bytes
 from examples.pose_morph.scores.protocols import ScoredPair
-from examples.pose_morph.training.batch import Batch, take_pairs
-
-TAU = 0.15
-"""Strength of the affine maps that stand in for pairs where there are none: the paper's."""
-
-TASKS = {
-    True: "pairs: one person in two poses",
-    False: f"pictures and their tau of strength {TAU}, seeded by the picture's number: the data has no pairs",
-}
+from examples.pose_morph.training.batch import Batch
+from examples.pose_morph.training.evaluation import take_held_out
 
 
 class Answer(NamedTuple):
@@ -46,7 +38,7 @@ def answers(
     has inside its padding.
     """
     for numbers in which.split(batch_size):
-        batch = take_tested(data, numbers)
+        batch = take_held_out(data, numbers)
         results = to_bytes(candidate.morph(Batch(*(part.to(device) for part in batch))))
         truths = to_bytes(batch.target)
         found = []
@@ -59,16 +51,6 @@ def answers(
                 pair = ScoredPair(result, truth, keypoints)
             found.append(Answer(number, Batch(*(part[row : row + 1] for part in batch)), result, pair))
         yield found
-
-
-def take_tested(data: PoseData, which: Tensor) -> Batch:
-    """Return pairs with a truth: those of the data, or each picture with a tau that depends on its number alone."""
-    batch = take_pairs(data, which)
-    if data.paired:
-        return batch
-    taus = [random_affine(1, TAU, torch.Generator().manual_seed(number)) for number in which.tolist()]
-    target, keypoints = apply_affine(batch.source, batch.source_keypoints, torch.cat(taus))
-    return Batch(batch.source, batch.source_keypoints, target, keypoints)
 
 
 def pair_names(data: PoseData, which: Tensor) -> list[tuple[str, str]]:

@@ -36,7 +36,7 @@ class RealPictures:
         for name in self.names:
             picture: Image.Image = self.store.read(name)
             shape = size or (picture.height, picture.width)
-            yield region_of(picture.size, shape).crop(fit(picture, unknown, shape).image)
+            yield region_of((picture.height, picture.width), shape).crop(fit(picture, unknown, shape).image)
 
 
 def from_folder(folder: Path) -> RealPictures:

@@ -7,16 +7,17 @@ from PIL import Image
 from rich.progress import Progress
 
 from examples.pose_morph.atomic import replace_file
+from examples.pose_morph.data.evenly import evenly
 from examples.pose_morph.data.pose_data import PoseData
 from examples.pose_morph.data.profiles import read_data
 from examples.pose_morph.evaluation.candidates import COPY_SOURCE, Candidate
 from examples.pose_morph.evaluation.options import Options, place_of
-from examples.pose_morph.evaluation.pairs import TASKS, Answer, answers, digest_of, pair_names, picture_names
+from examples.pose_morph.evaluation.pairs import Answer, answers, digest_of, pair_names, picture_names
 from examples.pose_morph.evaluation.real_pictures import RealPictures, Size, statistics_of
 from examples.pose_morph.evaluation.report import GENERATED, RESIZING, Outcome
 from examples.pose_morph.evaluation.tally import Scorer, Statistics, Tally
 from examples.pose_morph.pictures.comparison import save_comparison
-from examples.pose_morph.train import evenly
+from examples.pose_morph.training.evaluation import TASKS
 
 
 def score_models(

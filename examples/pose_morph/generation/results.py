@@ -9,6 +9,7 @@ from PIL import Image, ImageFont
 from torch import Tensor
 
 from examples.pose_morph.atomic import replace_file
+from examples.pose_morph.data.evenly import evenly
 from examples.pose_morph.data.pose_data import fit
 from examples.pose_morph.generation.people import Person
 from examples.pose_morph.pictures.sheet import draw_sheet, to_picture
@@ -39,15 +40,6 @@ def distinct(names: Sequence[str]) -> list[str]:
     return list(chosen)
 
 
-def evenly(count: int, most: int) -> list[int]:
-    """Return at most ``most`` numbers under ``count``, both ends among them.
-
-    >>> evenly(10, 4)
-    [0, 3, 6, 9]
-    """
-    return list(range(count)) if count <= most else [round(index * (count - 1) / (most - 1)) for index in range(most)]
-
-
 class Files(NamedTuple):
     """Where the results of one source go: a PNG per pose, or none at all, and perhaps an animation."""
 
@@ -74,7 +66,7 @@ class Sheet:
     def __init__(self, people: int, pose_names: Sequence[str], size: tuple[int, int]) -> None:
         """Choose rows and columns evenly; ``size`` is the networks'."""
         self.size, self.pose_names = size, pose_names
-        self.people, self.poses = evenly(people, ROWS), evenly(len(pose_names), COLUMNS)
+        self.people, self.poses = evenly(people, ROWS).tolist(), evenly(len(pose_names), COLUMNS).tolist()
         self.title = f"{len(self.people)} of {people} source(s), {len(self.poses)} of {len(pose_names)} pose(s)"
         self.scale = max(1, round(CELL_HEIGHT / size[0]))
         self.rows: list[list[Image.Image]] = []

@@ -40,6 +40,11 @@ def shrink(x: Float[Tensor, "b c h w"], size: tuple[int, int]) -> Float[Tensor, 
     return x if block == 1 else F.avg_pool2d(x, block)
 
 
+def key_channels(level: Level, settings: ModelSettings) -> int:
+    """Return the channels of queries and keys at ``level``: learned ones, and the place on the body if it is joined."""
+    return (settings.key_channels or level.channels) + (limb_coordinates.CHANNELS if settings.limb_coordinates else 0)
+
+
 class Generator(nn.Module):
     """G(M1, B1, B2): the person of picture M1, who stands in pose B1, standing in pose B2."""
 
@@ -67,7 +72,7 @@ class Generator(nn.Module):
 
     def _copy_attention(self, level: Level, size: tuple[int, int]) -> CopyAttention | None:
         settings, place = self.settings, limb_coordinates.CHANNELS if self.settings.limb_coordinates else 0
-        key = (settings.key_channels or level.channels) + place
+        key = key_channels(level, settings)
         attention = make_attention(level.attention, size=size, key_channels=key, sharpness=settings.sharpness)
         if attention is None:
             return None

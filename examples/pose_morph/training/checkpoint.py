@@ -41,12 +41,12 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises whatever its unpickler meets
-        raise UserError(f"resume: {path} cannot be read as a checkpoint ({type(error).__name__})") from error
+        raise UserError(f"{path} cannot be read as a checkpoint ({type(error).__name__})") from error
     if not isinstance(state, dict) or "settings" not in state:
-        raise UserError(f"resume: {path} is no checkpoint of this script")
+        raise UserError(f"{path} is no checkpoint of this program")
     if state.get("format", 1) > FORMAT:
         raise UserError(
-            f"resume: {path} was written by a newer version of this program (format {state['format']}, this one reads "
+            f"{path} was written by a newer version of this program (format {state['format']}, this one reads "
             f"{FORMAT}); update this program"
         )
     return state

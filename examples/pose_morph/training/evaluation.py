@@ -10,6 +10,7 @@ from rich.console import Console
 from torch import Tensor
 
 from examples.pose_morph.atomic import replace_file
+from examples.pose_morph.data.evenly import evenly
 from examples.pose_morph.data.pose import random_affine
 from examples.pose_morph.data.pose_data import PoseData
 from examples.pose_morph.scores.metrics import PROTOCOLS, score_pairs
@@ -19,24 +20,22 @@ from examples.pose_morph.training.sample_stream import seeded
 EVALUATION = 2
 """The purpose that the generators of the held-out tau are seeded for; training has 0 and 1."""
 
+TAU = 0.15
+"""Strength of the affine maps that stand in for pairs where there are none: the paper's."""
+
 TASKS = {
     True: "pairs: one person in two poses",
-    False: "pictures and their tau, seeded: unpaired data has no truth for another pose",
+    False: f"pictures and their tau of strength {TAU}, seeded by the picture's number: the data has no pairs",
 }
 """What is scored, by whether the data has pairs."""
 
 
-def evenly(count: int, wanted: int) -> Tensor:
-    """Return at most ``wanted`` numbers under ``count``, evenly spread."""
-    return torch.linspace(0, count - 1, min(wanted, count)).round().long()
-
-
-def take_held_out(data: PoseData, which: Tensor, *, tau: float) -> Batch:
+def take_held_out(data: PoseData, which: Tensor) -> Batch:
     """Return pairs with a truth: those of the data, or each picture with a tau that depends on its number alone."""
     batch = take_pairs(data, which)
     if data.paired:
         return batch
-    return distorted(batch, torch.cat([random_affine(1, tau, seeded(0, EVALUATION, n)) for n in which.tolist()]))
+    return distorted(batch, torch.cat([random_affine(1, TAU, seeded(0, EVALUATION, n)) for n in which.tolist()]))
 
 
 def take_shown(data: PoseData, wanted: int) -> Batch:
@@ -55,7 +54,6 @@ def evaluate(
     morph: Callable[[Batch], Tensor],
     perceptual: Callable[[Tensor, Tensor], Tensor],
     *,
-    tau: float,
     batch_size: int,
     device: torch.device,
     stopped: Callable[[], bool],
@@ -68,11 +66,12 @@ def evaluate(
     def batches() -> Iterator[Batch]:
         for numbers in which.split(batch_size):
             if not stopped():
-                yield to_device(take_held_out(data, numbers, tau=tau), device)
+                yield to_device(take_held_out(data, numbers), device)
 
+    regions = [data.region(number) for number in data.pairs[which, 1].tolist()] if data.paired else None
     return {
-        "model": score_pairs(batches(), morph, perceptual),
-        "copy_source": score_pairs(batches(), lambda batch: batch.source, perceptual),
+        "model": score_pairs(batches(), morph, perceptual, regions=regions),
+        "copy_source": score_pairs(batches(), lambda batch: batch.source, perceptual, regions=regions),
         "protocols": PROTOCOLS,
         "task": TASKS[data.paired],
         "pairs": len(which),

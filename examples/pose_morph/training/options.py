@@ -7,10 +7,12 @@ from typing import Annotated, Any
 
 import tyro
 
+from examples.pose_morph.data.profiles import Profile
 from examples.pose_morph.errors import UserError
 from examples.pose_morph.networks.attention_names import attention_name, with_attention
 from examples.pose_morph.networks.settings_json import to_json
 from examples.pose_morph.presets import PRESETS, Preset, PresetName
+from examples.pose_morph.scores.perceptual import ExtractorName
 from examples.pose_morph.training.precision import Precision
 
 PEOPLE = Path(__file__).parents[1] / "people"
@@ -19,6 +21,7 @@ Count = Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")]
 Number = Annotated[int, tyro.conf.arg(metavar="N")]
 Folder = Annotated[Path, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="")]
 OptionalFolder = Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="")]
+OptionalFile = Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")]
 AttentionName = Annotated[str, tyro.conf.arg(metavar="NAME", help_behavior_hint="")]
 Switch = Annotated[bool, tyro.conf.arg(help_behavior_hint="")]
 
@@ -30,9 +33,13 @@ class Options:
     preset: PresetName = "demo"
     """Model and training settings (examples/pose_morph/presets.py)."""
     data: Folder = PEOPLE
-    """Folder in the PATN layout; the default is the rendered people of this repository."""
+    """Folder with the data; the default is the rendered people of this repository."""
+    profile: Profile = "auto"
+    """How the folder is laid out; auto finds out."""
     out: OptionalFolder = None
     """Folder of the run; by default runs/pose_morph/PRESET-ATTENTION."""
+    plan: Switch = False
+    """Print what would be trained, every attention layer with its operations and memory, and stop."""
     resume: Switch = False
     """Go on from the folder's checkpoint."""
     attention: AttentionName = "gpa"
@@ -42,6 +49,14 @@ class Options:
     """auto (a GPU where PyTorch sees one), cpu, cuda, cuda:N or mps."""
     precision: Precision = "float32"
     """What the networks compute in; float16 needs a CUDA device."""
+    features: ExtractorName = "efficientnet-lite0"
+    """Network of the perceptual loss; vgg19, as in the paper, wants --feature-weights."""
+    feature_weights: OptionalFile = None
+    """Weights of VGG-19, as torchvision has them (vgg19-dcbb9e9d.pth)."""
+    licence: str = "unknown"
+    """Licence of the data, for the model card."""
+    steps: Count = None
+    """Length of the whole run, instead of the preset's number; the learning rates follow it."""
     max_steps: Count = None
     """Stop after so many steps in all; the learning rates still follow the preset's length."""
     batch_size: Count = None
@@ -71,14 +86,15 @@ def settings_of(options: Options, processes: int = 1) -> Preset:
     """
     preset = PRESETS[options.preset]
     for name in (
-        "max_steps", "batch_size", "accumulate", "minibatch_group", "sample_every", "checkpoint_every", "eval_pairs",
+        "steps", "max_steps", "batch_size", "accumulate", "minibatch_group",
+        "sample_every", "checkpoint_every", "eval_pairs",
     ):  # fmt: skip
         _check_least(name, getattr(options, name), 1)
     for name in ("workers", "seed"):
         _check_least(name, getattr(options, name), 0)
     overridden = {
         name: getattr(options, name)
-        for name in ("batch_size", "minibatch_group", "sample_every", "checkpoint_every")
+        for name in ("steps", "batch_size", "minibatch_group", "sample_every", "checkpoint_every")
         if getattr(options, name) is not None
     }
     training = replace(preset.training, **overridden)
@@ -110,6 +126,6 @@ def _check_least(name: str, value: int | None, least: int) -> None:
 
 def identity_of(options: Options, preset: Preset) -> dict[str, Any]:
     """Return what must be the same when a run is resumed."""
-    chosen = {name: getattr(options, name) for name in ("preset", "seed", "precision")}
+    chosen = {name: getattr(options, name) for name in ("preset", "seed", "precision", "features")}
     chosen["attention"] = attention_name(preset.model)
     return {**chosen, "model": to_json(preset.model), "training": asdict(preset.training)}

@@ -20,7 +20,7 @@ from examples.pose_morph.evaluate import evaluate
 from examples.pose_morph.evaluation import score_models
 from examples.pose_morph.evaluation.candidates import copy_source
 from examples.pose_morph.evaluation.options import ALL, Options
-from examples.pose_morph.evaluation.pairs import answers, take_tested
+from examples.pose_morph.evaluation.pairs import answers
 from examples.pose_morph.networks.generator import Generator
 from examples.pose_morph.networks.settings_json import to_json
 from examples.pose_morph.presets import Full, Grid, Level, ModelSettings
@@ -28,6 +28,7 @@ from examples.pose_morph.scores.inception import InceptionV3
 from examples.pose_morph.scores.metrics import to_bytes
 from examples.pose_morph.scores.protocols import DEFINITIONS, OFFLINE
 from examples.pose_morph.scores.ssim import ssim_gaussian
+from examples.pose_morph.training.evaluation import take_held_out
 from tests.examples.pose_morph.conftest import write_cfld, write_frames, write_gfla, write_nted, write_single
 from tests.examples.pose_morph.scores.known_weights import known_weights
 
@@ -262,8 +263,8 @@ def test_pictures_without_pairs_are_scored_on_their_tau(people):
     data = read_patn(people, "test", (64, 64))
     alone = torch.arange(4)
     unpaired = replace(data, pairs=torch.stack([alone, alone], dim=1), paired=False)
-    together = take_tested(unpaired, alone)
-    assert torch.equal(take_tested(unpaired, alone[2:3]).target[0], together.target[2])
+    together = take_held_out(unpaired, alone)
+    assert torch.equal(take_held_out(unpaired, alone[2:3]).target[0], together.target[2])
     assert not torch.equal(together.source, together.target)
     found = next(answers(copy_source((64, 64)), unpaired, alone, batch_size=4, device=torch.device("cpu")))
     assert torch.equal(found[2].scored.truth, to_bytes(together.target)[2])

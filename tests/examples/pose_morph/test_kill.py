@@ -13,20 +13,21 @@ from examples.pose_morph.training.checkpoint import load_checkpoint
 
 NURSERY = """
 # Imports once, then forks a training run for every kill, so that a life takes a fraction of a second.
-import json, os, random, signal, sys, time
+import json, os, random, signal, sys, time, traceback
 from pathlib import Path
 import torch._dynamo  # what making an optimiser would import in every life
 from rich.console import Console
 from examples.pose_morph import presets, train
-from examples.pose_morph.presets import Level, ModelSettings, Preset, TrainingSettings
+from examples.pose_morph.networks.settings import Full, Grid, Level, ModelSettings
+from examples.pose_morph.presets import Preset, TrainingSettings
 from examples.pose_morph.training.checkpoint import load_checkpoint
 from examples.pose_morph.training.options import Options
 
 presets.PRESETS["demo"] = Preset(
-    ModelSettings(size=(16, 16), levels=(Level(3, 3, downsample=2, cells=(2, 2), kappa=2), Level(4, 4))),
+    ModelSettings(size=(32, 20), levels=(Level(3, 3, Grid(downsample=2, cells=(2, 2), kappa=2)), Level(4, 4, Full()))),
     TrainingSettings(steps=200, batch_size=2, r1_every=2, log_every=3, sample_every=60, checkpoint_every=2),
 )
-train.EfficientNetLite0 = lambda: lambda image: [image]  # loading the real one would take most of a life
+train.make_extractor = lambda *given: lambda image: [image]  # loading the real one would take most of a life
 people, out, kills = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 chance = random.Random(0)
 hears, speaks = os.pipe()
@@ -43,8 +44,9 @@ def live(folder, resume):
         try:
             options = Options(data=people, out=folder, device="cpu", eval_pairs=1, resume=resume)
             code = train.train(options, Console(quiet=True))
-        finally:
-            os._exit(code)
+        except BaseException:
+            traceback.print_exc()
+        os._exit(code)
     return child
 
 

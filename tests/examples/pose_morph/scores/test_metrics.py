@@ -38,7 +38,7 @@ def test_padding_is_not_scored(standing):
     truth = torch.zeros(1, 3, 64, 60)
     batch = Batch(truth, standing[None], truth, standing[None])
     region = region_of((64, 40), (64, 60))
-    assert region == (0, 10, 64, 40)
+    assert region == (0, 10, 64, 40, 1.0)
     wrong_outside = truth.clone()
     wrong_outside[..., :10] = wrong_outside[..., 50:] = 1.0
 

@@ -14,14 +14,15 @@ import pytest
 from rich.console import Console
 
 from examples.pose_morph import presets, train
-from examples.pose_morph.presets import Level, ModelSettings, Preset, TrainingSettings
+from examples.pose_morph.networks.settings import Full, Grid, Level, ModelSettings
+from examples.pose_morph.presets import Preset, TrainingSettings
 from examples.pose_morph.training.checkpoint import load_checkpoint
 from examples.pose_morph.training.options import Options
 
 TINY = Preset(
     ModelSettings(
         size=(32, 16),
-        levels=(Level(4, 4, downsample=2, cells=(4, 2), kappa=4), Level(6, 6)),
+        levels=(Level(4, 4, Grid(downsample=2, cells=(4, 2), kappa=4)), Level(6, 6, Full())),
         limb_coordinates=True,
         copy_pixels=True,
         sharpness=80.0,
@@ -35,6 +36,7 @@ SCRIPT = """
 import os
 from pathlib import Path
 from examples.pose_morph import presets, train
+from examples.pose_morph.networks.settings import *
 from examples.pose_morph.presets import *
 presets.PRESETS["demo"] = {preset!r}
 (Path(__file__).parent / ("process" + os.environ["RANK"])).write_text(str(os.getpid()))
