@@ -56,8 +56,8 @@ def test_other_formats_and_other_files_are_named(tmp_path):
     path = tmp_path / "checkpoint.pt"
     for state, message in (
         ({"settings": "{}", "format": FORMAT + 1}, r"written by a newer version .*format 3, this one reads 2.*update"),
-        ({"weights": torch.zeros(1)}, "is no checkpoint of this script"),
-        ([1, 2], "is no checkpoint of this script"),
+        ({"weights": torch.zeros(1)}, "is no checkpoint of this program"),
+        ([1, 2], "is no checkpoint of this program"),
     ):
         torch.save(state, path)
         with pytest.raises(UserError, match=message):
