@@ -159,6 +159,15 @@ def test_minus_two_answers_nan_and_minus_one_names_nothing(backend):
     assert (attend(q, k, v, layout, relevant[..., :0], backend=backend) == 0).all()
 
 
+def test_minus_two_answers_nan_also_where_there_is_a_single_coarse_key(backend):
+    layout = gpa_nd.audio(downsample=4, cells=1, kappa=1).layout((4,), (4,))
+    q, k, v = torch.randn(3, 2, 1, 4, 3, dtype=torch.float64)
+    relevant = torch.tensor([[[[-2]]], [[[0]]]])
+    out = attend(q, k, v, layout, relevant, backend=backend)
+    assert out[0].isnan().all()
+    torch.testing.assert_close(out[1], (q[1] @ k[1].mT / 3**0.5).softmax(-1) @ v[1])
+
+
 def test_a_cell_that_is_nan_sends_no_gradient_to_keys(backend):
     layout = gpa_nd.audio(downsample=2, cells=3, kappa=1).layout((6,), (6,))
     q, k, v = torch.randn(3, 1, 1, 6, 4, dtype=torch.float64)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
+from examples.pose_morph.errors import UserError
 from examples.pose_morph.networks.generator import Generator
-from gpa_nd.nn import CopyAttention
 
 
 def peak_allocated(run: Callable[[], object], device: torch.device) -> int:
@@ -16,7 +16,12 @@ def peak_allocated(run: Callable[[], object], device: torch.device) -> int:
 
     On a GPU this is `torch.cuda.max_memory_allocated`, as in the paper; on a CPU the profiler's record of every
     allocation, which tells the same and repeats exactly. ``run`` is called once before it counts.
+
+    Raises:
+        UserError: there is no such record for the device.
     """
+    if device.type not in ("cuda", "cpu"):
+        raise UserError(f"--device: memory can be measured on cpu and cuda, not on {device.type}; take --device cpu")
     run()
     if device.type == "cuda":
         torch.cuda.synchronize(device)
@@ -45,14 +50,13 @@ def attention_memory(generator: Generator, device: torch.device) -> int:
     Every copy attention is run on random features of its level's size; the figure is the sum, as if all were one
     after the other in one network, where what is kept for the backward pass adds up.
     """
-    blocks = [module for module in generator.modules() if isinstance(module, CopyAttention)]
-    inputs_ = [
-        (
-            torch.randn(1, block.query.in_features, *size, device=device, requires_grad=True),
-            torch.randn(1, block.key.in_features, *size, device=device, requires_grad=True),
-        )
-        for block, size in zip(blocks, reversed(generator.settings.sizes), strict=False)
-    ]
+    levels = zip(generator.target_decoder, reversed(generator.settings.sizes), strict=True)
+    blocks, inputs_ = [], []
+    for level, size in levels:
+        if level.copy is not None:
+            blocks.append(level.copy)
+            channels = level.copy.query.in_features, level.copy.key.in_features
+            inputs_.append([torch.randn(1, c, *size, device=device, requires_grad=True) for c in channels])
 
     def run() -> None:
         sum(block(*pair).sum() for block, pair in zip(blocks, inputs_, strict=True)).backward()

@@ -7,27 +7,31 @@ distortion.png and distortion_examples.png in the folder; runs that have a resul
 
 import itertools
 import json
-import sys
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 import tyro
 from rich.console import Console
 
 from examples.pose_morph.atomic import replace_file
+from examples.pose_morph.command_line import run_command
+from examples.pose_morph.data.profiles import Profile
 from examples.pose_morph.errors import UserError
 from examples.pose_morph.experiments.distortion_report import write_report
+from examples.pose_morph.experiments.distortion_run import RunOptions, model_settings
 from examples.pose_morph.experiments.jobs import Job, last_entry, run_jobs
-from examples.pose_morph.presets import PresetName
+from examples.pose_morph.networks.attention_names import attention_name
+from examples.pose_morph.presets import PRESETS, PresetName
+from examples.pose_morph.training.device import choose_device
 from examples.pose_morph.training.options import PEOPLE
 
 SHARPNESS = 80.0
 """The preset's, which the dense levels have in every run."""
 ATTENTIVE = tuple(itertools.product((2.0, 10.0, 80.0), (0.003, 0.006)))
 TRIALS = {
-    "GPA640_4_32": ATTENTIVE,
+    "gpa": ATTENTIVE,
     "NYF128": ATTENTIVE,
     "PER128": ATTENTIVE,
     "no": tuple((SHARPNESS, rate) for rate in (0.001, 0.002, 0.003, 0.006, 0.009, 0.012)),
@@ -40,7 +44,7 @@ class Contestant:
     """An attention kind, and the settings that `--tune` found for it.
 
     Attributes:
-        attention: Its name, as for train.py.
+        attention: Its name, as for train.py; gpa is the preset's own.
         sharpness: First 1/temperature of cosine attention where GPA would stand.
         learning_rate: Adam's.
         widen: Factor of the channels of the levels where GPA would stand.
@@ -51,20 +55,18 @@ class Contestant:
     learning_rate: float
     widen: float = 1.0
 
-    @property
-    def name(self) -> str:
-        """What tables and plots call it."""
-        return self.attention.upper() + ("" if self.widen == 1 else f", {self.widen:g}x channels")
-
 
 CONTESTANTS = (
-    Contestant("GPA640_4_32", 80.0, 0.003),
+    Contestant("gpa", 80.0, 0.003),
     Contestant("no", SHARPNESS, 0.009),
     Contestant("no", SHARPNESS, 0.009, widen=2.0),
     Contestant("NYF128", 80.0, 0.006),
     Contestant("PER128", 2.0, 0.006),
 )
-"""The best setting of each kind's trials; NO with twice the channels has the memory that NO saves."""
+"""The best setting of each kind's trials with the demo; NO with twice the channels has the memory that NO saves."""
+
+WHERE = ("out", "data", "profile")
+"""Options of a run that say where things lie; all others must be as they were for its result to count."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,9 @@ class DistortionOptions:
     out: Path = Path("runs/distortion")
     """Folder of the experiment."""
     data: Path = PEOPLE
-    """Folder in the PATN layout; its test phase is the test set."""
+    """Folder with the data, as for train.py; its test phase is the test set."""
+    profile: Profile = "auto"
+    """Its layout."""
     preset: PresetName = "demo"
     """The network."""
     seeds: int = 3
@@ -86,94 +90,141 @@ class DistortionOptions:
     test_cases: int = 500
     """Held-out pictures under random maps."""
     device: str = "cpu"
-    """cpu, or cuda (with --jobs 1)."""
+    """cpu, cuda or cuda:N; on a GPU the runs go one after the other (--jobs 1)."""
     tune: bool = False
     """Instead try every setting of the grid for every kind, one seed, on training people that no run learns from."""
 
 
-def job(options: DistortionOptions, contestant: Contestant, seed: int, folder: Path, phase: str) -> Job:
+def check(options: DistortionOptions) -> None:
+    """Refuse options that cannot work.
+
+    Raises:
+        UserError: the message names the option.
+    """
+    for name in ("seeds", "jobs", "test_cases"):
+        if getattr(options, name) < 1:
+            raise UserError(f"--{name.replace('_', '-')}: expected at least 1, got {getattr(options, name)}")
+    if not options.seconds > 0:
+        raise UserError(f"--seconds: expected more than 0, got {options.seconds:g}")
+    kind = choose_device(options.device).type
+    if kind not in ("cpu", "cuda"):
+        raise UserError(f"--device: expected cpu or cuda, whose memory can be measured, got {kind}")
+    if kind == "cuda" and options.jobs > 1:
+        raise UserError(
+            f"--jobs: runs side by side would take the GPU's time from each other; expected 1 with --device "
+            f"{options.device}, got {options.jobs}"
+        )
+
+
+def run_of(options: DistortionOptions, contestant: Contestant, seed: int) -> RunOptions:
     """Return the run of a contestant."""
-    arguments = {
-        "out": folder, "data": options.data, "preset": options.preset, "attention": contestant.attention, "seed": seed,
-        "seconds": options.seconds, "learning-rate": contestant.learning_rate, "sharpness": contestant.sharpness,
-        "widen": contestant.widen, "phase": phase, "test-cases": options.test_cases, "device": options.device,
-    }  # fmt: skip
-    return Job(
-        name=f"{contestant.name}, seed {seed}",
-        module="examples.pose_morph.experiments.distortion_run",
-        arguments=tuple(text for name, value in arguments.items() for text in (f"--{name}", str(value))),
-        folder=folder,
-        result=folder / "result.json",
-        fraction=lambda: min(1.0, last_entry(folder / "log.jsonl", "seconds") / options.seconds),
+    attention = contestant.attention
+    if attention == "gpa":
+        attention = attention_name(PRESETS[options.preset].model)
+    name = f"{attention}-{contestant.widen:g}-{seed}"
+    if options.tune:
+        name = f"tuning/{attention}-{contestant.sharpness:g}-{contestant.learning_rate:g}"
+    return RunOptions(
+        out=options.out / name,
+        data=options.data,
+        profile=options.profile,
+        preset=options.preset,
+        attention=attention,
+        seed=seed,
+        seconds=options.seconds,
+        learning_rate=contestant.learning_rate,
+        sharpness=contestant.sharpness,
+        widen=contestant.widen,
+        phase="validation" if options.tune else "test",
+        test_cases=options.test_cases,
+        device=str(choose_device(options.device)),
     )
+
+
+def label(run: RunOptions) -> str:
+    """Return what tables and plots call a run's contestant."""
+    return run.attention.upper() + ("" if run.widen == 1 else f", {run.widen:g}x channels")
+
+
+def results_of(runs: Sequence[RunOptions], parallel: int, console: Console) -> list[dict[str, Any]]:
+    """Do the runs that have no result yet, and return the results of all.
+
+    Raises:
+        UserError: a result was made with other options, or a run failed.
+    """
+    for run in runs:
+        model_settings(run)  # a name that does not fit the preset is said before anything runs
+        if (run.out / "result.json").is_file():
+            _read(run)
+    jobs = [
+        Job(
+            name=f"{label(run)}, seed {run.seed}",
+            module="examples.pose_morph.experiments.distortion_run",
+            arguments=tuple(
+                text for name, value in asdict(run).items() for text in (f"--{name.replace('_', '-')}", str(value))
+            ),
+            folder=run.out,
+            result=run.out / "result.json",
+            fraction=lambda run=run: min(1.0, last_entry(run.out / "log.jsonl", "seconds") / run.seconds),
+        )
+        for run in runs
+    ]
+    run_jobs(jobs, parallel=parallel, console=console)
+    return [_read(run) for run in runs]
 
 
 def compare(options: DistortionOptions, console: Console) -> None:
     """Run every contestant with every seed, and write the report."""
-    runs = [
-        (contestant, seed, options.out / f"{contestant.attention}-{contestant.widen:g}-{seed}")
-        for seed, contestant in itertools.product(range(options.seeds), CONTESTANTS)
-    ]
-    jobs = [job(options, contestant, seed, folder, "test") for contestant, seed, folder in runs]
-    run_jobs(jobs, parallel=options.jobs, console=console)
+    order = itertools.product(range(options.seeds), CONTESTANTS)
+    runs = [run_of(options, contestant, seed) for seed, contestant in order]
     results: dict[str, list[dict[str, Any]]] = {}
-    for contestant, _, folder in runs:
-        results.setdefault(contestant.name, []).append(_read(folder, options))
-    shown = {contestant.name: folder / "shown.npz" for contestant, seed, folder in runs if seed == 0}
+    for run, result in zip(runs, results_of(runs, options.jobs, console), strict=True):
+        results.setdefault(label(run), []).append(result)
+    shown = {label(run): run.out / "shown.npz" for run in runs if run.seed == 0}
     write_report(options.out, results, shown, console)
 
 
 def tune(options: DistortionOptions, console: Console) -> None:
     """Try the grid for every kind, and print which setting is best for each."""
-    grid = [(kind, *setting) for kind, settings in TRIALS.items() for setting in settings]
-    folders = [options.out / "tuning" / f"{kind}-{sharpness:g}-{rate:g}" for kind, sharpness, rate in grid]
-    tried = [Contestant(kind, sharpness, rate) for kind, sharpness, rate in grid]
-    jobs = [job(options, c, 0, folder, "validation") for c, folder in zip(tried, folders, strict=True)]
-    run_jobs(jobs, parallel=options.jobs, console=console)
-    losses = {entry: _read(folder, options)["scores"]["loss"] for entry, folder in zip(grid, folders, strict=True)}
+    tried = [Contestant(kind, *setting) for kind, settings in TRIALS.items() for setting in settings]
+    runs = [run_of(options, contestant, 0) for contestant in tried]
     table = [
-        {"attention": kind, "sharpness": sharpness, "learning_rate": rate, "loss": loss}
-        for (kind, sharpness, rate), loss in losses.items()
-    ]
+        {"attention": run.attention, "sharpness": run.sharpness, "learning_rate": run.learning_rate,
+         "loss": result["scores"]["loss"]}
+        for run, result in zip(runs, results_of(runs, options.jobs, console), strict=True)
+    ]  # fmt: skip
     text = json.dumps({"seconds": options.seconds, "losses": table}, indent=2) + "\n"
     replace_file(options.out / "tuning.json", lambda file: file.write(text.encode()))
-    for kind in TRIALS:
-        for loss, sharpness, rate in sorted((loss, s, r) for (k, s, r), loss in losses.items() if k == kind):
-            console.print(f"{kind:>12}  sharpness {sharpness:>4g}  learning rate {rate:g}  loss {loss:.4f}")
-
-
-def _read(folder: Path, options: DistortionOptions) -> dict[str, Any]:
-    """A run's result; refuses one that was made under another budget."""
-    result = json.loads((folder / "result.json").read_text())
-    for name in ("seconds", "preset", "test_cases"):
-        if result["options"][name] != getattr(options, name):
-            raise UserError(
-                f"out: {folder} was run with {name} = {result['options'][name]}, not {getattr(options, name)}; "
-                "choose another --out"
+    for kind, trials in itertools.groupby(table, key=lambda row: row["attention"]):
+        for row in sorted(trials, key=lambda row: row["loss"]):
+            console.print(
+                f"{kind:>12}  sharpness {row['sharpness']:>4g}  learning rate {row['learning_rate']:g}  "
+                f"loss {row['loss']:.4f}"
             )
+
+
+def _read(run: RunOptions) -> dict[str, Any]:
+    """A run's result; refuses one that was made with other options."""
+    path = run.out / "result.json"
+    try:
+        result = json.loads(path.read_text())
+        before = result["options"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"out: {path} is not the result of a run; remove it, or choose another --out") from error
+    for name, now in asdict(run).items():
+        if name not in WHERE and before.get(name) != now:
+            raise UserError(f"out: {run.out} was run with {name} = {before.get(name)}, not {now}; choose another --out")
     return result
 
 
-def main() -> None:
-    """Read the command line and run."""
-    options = tyro.cli(
-        DistortionOptions,
-        prog="python -m examples.pose_morph.experiments.distortion",
-        description=__doc__,
-        config=(tyro.conf.FlagCreatePairsOff,),
-    )
-    console = Console()
-    try:
-        if options.device != "cpu" and not torch.cuda.is_available():
-            raise UserError("--device: PyTorch sees no GPU here")
-        (tune if options.tune else compare)(options, console)
-    except UserError as error:
-        console.print(f"[red]{error}[/]", soft_wrap=True, highlight=False)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        console.print("stopped; the same command goes on with the runs that have no result")
-        sys.exit(130)
+def distortion(options: DistortionOptions, console: Console) -> int:
+    """Compare, or tune; return the exit code."""
+    check(options)
+    (tune if options.tune else compare)(options, console)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    run_command(
+        DistortionOptions, distortion, prog="python -m examples.pose_morph.experiments.distortion", description=__doc__
+    )

@@ -73,12 +73,10 @@ def _row(name: str, runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _plot(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    import matplotlib
+    from matplotlib.figure import Figure  # without pyplot, whose windows and backend are none of ours
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(1, 2, figsize=(11, 4.5), sharey=True)
+    figure = Figure(figsize=(11, 4.5))
+    axes = figure.subplots(1, 2, sharey=True)
     for axis, key, label in zip(
         axes, ("attention_bytes", "step_bytes"), ("attention blocks, batch 1", "whole training step"), strict=True
     ):
@@ -95,7 +93,6 @@ def _plot(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     figure.suptitle("Less is better on both axes; bars: standard deviation over seeds")
     figure.tight_layout()
     replace_file(path, lambda file: figure.savefig(file, format="png", dpi=110))
-    pyplot.close(figure)
 
 
 def _examples(rows: Sequence[dict[str, Any]], shown: Mapping[str, Path]) -> Image.Image:

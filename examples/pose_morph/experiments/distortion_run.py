@@ -11,12 +11,14 @@ from typing import Literal
 
 import numpy as np
 import torch
-import tyro
+from rich.console import Console
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from examples.pose_morph.atomic import replace_file
-from examples.pose_morph.data.patn import read_patn
+from examples.pose_morph.command_line import run_command
+from examples.pose_morph.data.pose_data import DataError
+from examples.pose_morph.data.profiles import Profile, read_data
 from examples.pose_morph.experiments.attention_memory import attention_memory, peak_allocated
 from examples.pose_morph.experiments.distortion_task import Budget, Pictures, random_batches, test_batches
 from examples.pose_morph.networks.attention import CosineAttention, FullAttention
@@ -27,10 +29,14 @@ from examples.pose_morph.presets import PRESETS, PresetName
 from examples.pose_morph.scores.metrics import score_pairs, to_bytes
 from examples.pose_morph.scores.perceptual import EfficientNetLite0, PerceptualDistance
 from examples.pose_morph.training.batch import Batch
+from examples.pose_morph.training.device import choose_device
 from examples.pose_morph.training.losses import reconstruction_loss
 
 VALIDATION = 80
-"""Training pictures that tuning is scored on instead of the test set; never trained on, by any run."""
+"""Training pictures that tuning is scored on instead of the test set; never trained on, by any run.
+
+They are the last ones, and never more than a fifth of all.
+"""
 SHOWN = 4
 """Test cases whose results are kept to be looked at."""
 
@@ -40,17 +46,31 @@ class RunOptions:
     """What decides a run's result."""
 
     out: Path
+    """Folder of the run."""
     data: Path
+    """Folder with the pictures."""
+    profile: Profile = "auto"
+    """Its layout."""
     preset: PresetName = "demo"
+    """The network, and the weights of its losses."""
     attention: str = "gpa"
+    """What copies at the large levels, as for train.py."""
     seed: int = 0
-    seconds: float = 240.0
+    """Seed of the weights and of the training batches."""
+    seconds: float = 200.0
+    """Training time."""
     learning_rate: float = 0.005
+    """Adam's."""
     sharpness: float = 80.0
+    """First 1/temperature of the cosine attention at the large levels."""
     widen: float = 1.0
+    """Factor of the channels at the large levels."""
     phase: Literal["validation", "test"] = "test"
+    """What is scored."""
     test_cases: int = 500
+    """Pictures under random maps that are scored."""
     device: str = "cpu"
+    """cpu, cuda or cuda:N."""
 
 
 def model_settings(options: RunOptions) -> ModelSettings:
@@ -122,17 +142,29 @@ def step_memory(generator: Generator, batch: Batch, perceptual: PerceptualDistan
     return peak_allocated(run, batch.source.device)
 
 
-def main() -> None:
-    """Read the options, train, score, write the result."""
-    options = tyro.cli(RunOptions, description=__doc__)
-    device = torch.device(options.device)
-    options.out.mkdir(parents=True, exist_ok=True)
-    model, settings = model_settings(options), PRESETS[options.preset].training
-    pictures = Pictures.of(read_patn(options.data, "train", model.size))
-    scored = pictures.last(VALIDATION)
-    pictures = pictures.without(scored)
+def read_pictures(options: RunOptions, size: tuple[int, int]) -> tuple[Pictures, Pictures]:
+    """Return the pictures to train on and those to score; the validation pictures are never among the first.
+
+    Raises:
+        DataError: the data cannot be read, or has too few pictures to keep some aside.
+    """
+    pictures = Pictures.of(read_data(options.data, "train", size, options.profile))
+    count = len(pictures.images)
+    if count < 2:
+        raise DataError(f"data: expected at least 2 training pictures in {options.data}, got {count}")
+    validation = pictures.last(min(VALIDATION, max(1, count // 5)))
+    scored = validation
     if options.phase == "test":
-        scored = Pictures.of(read_patn(options.data, "test", model.size))
+        scored = Pictures.of(read_data(options.data, "test", size, options.profile))
+    return pictures.without(validation), scored
+
+
+def run(options: RunOptions, console: Console) -> int:
+    """Train, score, and write the result; return the exit code."""
+    device = choose_device(options.device)
+    model, settings = model_settings(options), PRESETS[options.preset].training
+    pictures, scored = read_pictures(options, model.size)
+    options.out.mkdir(parents=True, exist_ok=True)
 
     torch.manual_seed(options.seed)
     generator = Generator(model).to(device, memory_format=torch.channels_last)
@@ -164,7 +196,9 @@ def main() -> None:
     result = {"options": options_, "scores": scores, "bytes": memory, "steps": steps, "parameters": parameters}
     text = json.dumps({**result, "torch": torch.__version__}, indent=2) + "\n"
     replace_file(options.out / "result.json", lambda file: file.write(text.encode()))
+    console.print(f"{steps} steps, held-out loss {scores['loss']:.4f}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    run_command(RunOptions, run, prog="python -m examples.pose_morph.experiments.distortion_run", description=__doc__)

@@ -24,7 +24,11 @@ class Pictures:
 
     @classmethod
     def of(cls, data: PoseData) -> "Pictures":
-        """Decode all of ``data``."""
+        """Decode all of ``data``.
+
+        Raises:
+            DataError: a picture cannot be read; the message names the file.
+        """
         images, keypoints = zip(*(data[number] for number in range(len(data))), strict=True)
         return cls(torch.stack(images), torch.stack(keypoints))
 

@@ -2,12 +2,15 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -37,11 +40,13 @@ class Job:
 
 
 def run_jobs(jobs: Sequence[Job], *, parallel: int, console: Console) -> None:
-    """Run what has no result yet, ``parallel`` at a time; when one fails or Ctrl-C comes, the others are stopped too.
+    """Run what has no result yet, ``parallel`` at a time; when one fails or a signal comes, the others are stopped too.
 
     Raises:
-        UserError: a run failed; the message ends with what it said last.
+        UserError: a run failed; the message ends with what it said last. Or ``parallel`` is below 1.
     """
+    if parallel < 1:
+        raise UserError(f"--jobs: expected at least 1, got {parallel}")
     waiting = [job for job in jobs if not job.result.is_file()]
     if len(waiting) < len(jobs):
         console.print(f"{len(jobs) - len(waiting)} of {len(jobs)} runs have a result already")
@@ -49,7 +54,7 @@ def run_jobs(jobs: Sequence[Job], *, parallel: int, console: Console) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": threads, "PYTHONUNBUFFERED": "1"}
     running: dict[subprocess.Popen[bytes], tuple[Job, int]] = {}
     columns = TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), TextColumn("left")
-    with Progress(*columns, console=console) as bar:
+    with ended_by_signals(), Progress(*columns, console=console) as bar:
         whole = bar.add_task(f"{len(waiting)} runs", total=float(len(waiting)))
         ended = 0
         try:
@@ -80,12 +85,40 @@ def _start(job: Job, environment: dict[str, str]) -> "subprocess.Popen[bytes]":
     job.folder.mkdir(parents=True, exist_ok=True)
     with (job.folder / "output.txt").open("wb") as output:
         command = [sys.executable, "-m", job.module, *job.arguments]
-        return subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment)
+        # In a session of its own a terminal's Ctrl-C does not reach it; `run_jobs` sends one signal, which lets a
+        # training run save its checkpoint. A second one, as from the terminal, would not.
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            start_new_session=True,
+        )
+
+
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP raise `SystemExit`, so that what is running is stopped; not where they are ignored."""
+    numbers = [number for name in ("SIGTERM", "SIGHUP") if (number := getattr(signal, name, None)) is not None]
+    before = {number: signal.getsignal(number) for number in numbers}
+
+    def end(number: int, frame: FrameType | None) -> None:
+        sys.exit(128 + number)
+
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:  # as under nohup
+            signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def last_entry(log: Path, key: str) -> float:
     """Return a number of the last whole line of a log of JSON lines; 0 if there is none yet."""
     try:
-        return float(json.loads(log.read_text().rstrip("\n").rsplit("\n", 1)[-1])[key])
-    except (OSError, ValueError, KeyError):
+        return float(json.loads(log.read_text().split("\n")[-2])[key])  # what follows the last line end is not whole
+    except (OSError, ValueError, KeyError, IndexError):
         return 0.0

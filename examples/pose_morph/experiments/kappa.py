@@ -8,7 +8,6 @@ runs that have a result are not run again.
 import itertools
 import json
 import statistics
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,18 +19,20 @@ from rich.console import Console
 from rich.table import Table
 
 from examples.pose_morph.atomic import replace_file
+from examples.pose_morph.command_line import run_command
 from examples.pose_morph.data.evenly import evenly
 from examples.pose_morph.data.profiles import Profile, read_data
 from examples.pose_morph.errors import UserError
 from examples.pose_morph.experiments.attention_memory import attention_memory
 from examples.pose_morph.experiments.jobs import Job, last_entry, run_jobs
-from examples.pose_morph.networks.attention_names import attention_name
+from examples.pose_morph.networks.attention_names import attention_name, with_attention
 from examples.pose_morph.networks.generator import draw_pose
 from examples.pose_morph.networks.trained import load_generator
 from examples.pose_morph.pictures.sheet import draw_sheet, to_picture
 from examples.pose_morph.presets import PRESETS, PresetName
-from examples.pose_morph.training.batch import take_pairs
-from examples.pose_morph.training.options import PEOPLE
+from examples.pose_morph.training.batch import take_pairs, to_device
+from examples.pose_morph.training.device import choose_device
+from examples.pose_morph.training.options import PEOPLE, Options, identity_of, settings_of
 
 SCORES = {"perceptual": "perceptual distance", "l1_person": "L1 on the person", "ssim_gaussian": "SSIM"}
 SHOWN = 6
@@ -67,17 +68,47 @@ def named(options: KappaOptions, kappa: int) -> str:
     return f"GPA{cells}_{kappa}_{height}"
 
 
-def job(options: KappaOptions, kappa: int, seed: int, folder: Path) -> Job:
-    """Return one training run; one that was interrupted goes on."""
+def check(options: KappaOptions) -> None:
+    """Refuse options that cannot work.
+
+    Raises:
+        UserError: the message names the option.
+    """
+    if not options.kappas or len(set(options.kappas)) < len(options.kappas):
+        raise UserError(f"--kappas: expected different numbers, got {' '.join(map(str, options.kappas)) or 'none'}")
+    for name in ("seeds", "steps", "jobs"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise UserError(f"--{name}: expected at least 1, got {value}")
+    for kappa in options.kappas:
+        with_attention(PRESETS[options.preset].model, named(options, kappa))
+    choose_device(options.device)
+
+
+def run_of(options: KappaOptions, kappa: int, seed: int) -> Options:
+    """Return one training run."""
     name = named(options, kappa)
-    steps = options.steps or PRESETS[options.preset].training.steps
-    arguments = ["--preset", options.preset, "--attention", name, "--data", str(options.data)]
-    arguments += ["--profile", options.profile, "--seed", str(seed), "--out", str(folder), "--device", options.device]
-    arguments += ["--steps", str(steps)]
+    return Options(
+        preset=options.preset,
+        data=options.data,
+        profile=options.profile,
+        out=options.out / f"{name}-{seed}",
+        attention=name,
+        device=options.device,
+        steps=options.steps,
+        seed=seed,
+    )
+
+
+def job(run: Options) -> Job:
+    """Return how a training run is started; one that was interrupted goes on."""
+    folder, steps = run.out, settings_of(run).training.steps
+    arguments = ["--preset", run.preset, "--data", str(run.data), "--profile", run.profile, "--out", str(folder)]
+    arguments += ["--attention", run.attention, "--device", run.device, "--steps", str(steps), "--seed", str(run.seed)]
     if (folder / "checkpoint.pt").is_file():
         arguments.append("--resume")
     return Job(
-        name=f"{name}, seed {seed}",
+        name=f"{run.attention}, seed {run.seed}",
         module="examples.pose_morph.train",
         arguments=tuple(arguments),
         folder=folder,
@@ -86,29 +117,48 @@ def job(options: KappaOptions, kappa: int, seed: int, folder: Path) -> Job:
     )
 
 
-def ablate(options: KappaOptions, console: Console) -> None:
-    """Train every kappa with every seed, and write the report."""
-    runs = {
-        (kappa, seed): options.out / f"{named(options, kappa)}-{seed}"
-        for seed, kappa in itertools.product(range(options.seeds), options.kappas)
-    }
-    jobs = [job(options, kappa, seed, folder) for (kappa, seed), folder in runs.items()]
-    run_jobs(jobs, parallel=options.jobs, console=console)
+def ablate(options: KappaOptions, console: Console) -> int:
+    """Train every kappa with every seed, and write the report; return the exit code."""
+    check(options)
+    order = itertools.product(range(options.seeds), options.kappas)
+    runs = {(kappa, seed): run_of(options, kappa, seed) for seed, kappa in order}
+    for run in runs.values():
+        if (run.out / "metrics.json").is_file():
+            _scores(run)
+    run_jobs([job(run) for run in runs.values()], parallel=options.jobs, console=console)
+    device = choose_device(options.device)
+    measured = device if device.type == "cuda" else torch.device("cpu")
     rows = []
     for kappa in options.kappas:
-        folders = [runs[kappa, seed] for seed in range(options.seeds)]
-        scores = [json.loads((folder / "metrics.json").read_text())["model"] for folder in folders]
-        generator = load_generator(folders[0], torch.device("cpu")).generator
-        row: dict[str, Any] = {"kappa": kappa, "attention_bytes": attention_memory(generator, torch.device("cpu"))}
+        mine = [runs[kappa, seed] for seed in range(options.seeds)]
+        scores = [_scores(run) for run in mine]
+        generator = load_generator(mine[0].out, measured).generator
+        row: dict[str, Any] = {"kappa": kappa, "attention_bytes": attention_memory(generator, measured)}
         for name in SCORES:
             values = [score[name] for score in scores]
             row[name] = statistics.fmean(values)
             row[f"{name}_spread"] = statistics.stdev(values) if len(values) > 1 else 0.0
         rows.append(row)
-    _write(options, rows, {kappa: runs[kappa, 0] for kappa in options.kappas}, console)
+    _write(options, rows, {kappa: runs[kappa, 0].out for kappa in options.kappas}, device, console)
+    return 0
 
 
-def _write(options: KappaOptions, rows: Sequence[dict[str, Any]], folders: dict[int, Path], console: Console) -> None:
+def _scores(run: Options) -> dict[str, float]:
+    """The scores of a finished run; refuses one that was trained in another way."""
+    path = run.out / "metrics.json"
+    metrics = json.loads(path.read_text())
+    if metrics["settings"] != json.loads(json.dumps(identity_of(run, settings_of(run)))):
+        raise UserError(f"out: {path} is of a run with other settings (preset, steps, …); choose another --out")
+    return metrics["model"]
+
+
+def _write(
+    options: KappaOptions,
+    rows: Sequence[dict[str, Any]],
+    folders: dict[int, Path],
+    device: torch.device,
+    console: Console,
+) -> None:
     table = Table("kappa", *SCORES.values(), "attention MB, batch 1")
     lines = [f"| kappa | {' | '.join(SCORES.values())} | attention MB, batch 1 |", "|---" * (len(SCORES) + 2) + "|"]
     for row in rows:
@@ -123,17 +173,15 @@ def _write(options: KappaOptions, rows: Sequence[dict[str, Any]], folders: dict[
     replace_file(options.out / "kappa.json", lambda file: file.write(text.encode() + b"\n"))
     replace_file(options.out / "kappa.md", lambda file: file.write(("\n".join(lines) + "\n").encode()))
     _plot(options.out / "kappa.png", rows)
-    _examples(options, folders)
+    _examples(options, folders, device)
     console.print(f"written to {options.out}: kappa.md, .json, .png and kappa_examples.png", soft_wrap=True)
 
 
 def _plot(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    import matplotlib
+    from matplotlib.figure import Figure  # without pyplot, whose windows and backend are none of ours
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(1, len(SCORES) + 1, figsize=(14, 3.6))
+    figure = Figure(figsize=(14, 3.6))
+    axes = figure.subplots(1, len(SCORES) + 1)
     kappas = [row["kappa"] for row in rows]
     for axis, (name, label) in zip(axes, SCORES.items(), strict=False):
         values, spreads = [row[name] for row in rows], [row[f"{name}_spread"] for row in rows]
@@ -148,19 +196,18 @@ def _plot(path: Path, rows: Sequence[dict[str, Any]]) -> None:
         axis.grid(alpha=0.3)
     figure.tight_layout()
     replace_file(path, lambda file: figure.savefig(file, format="png", dpi=110))
-    pyplot.close(figure)
 
 
-def _examples(options: KappaOptions, folders: dict[int, Path]) -> None:
+def _examples(options: KappaOptions, folders: dict[int, Path], device: torch.device) -> None:
     """Draw held-out people with every kappa, side by side."""
     model = PRESETS[options.preset].model
     data = read_data(options.data, "test", model.size, options.profile)
-    batch = take_pairs(data, evenly(len(data.pairs), SHOWN))
+    batch = to_device(take_pairs(data, evenly(len(data.pairs), SHOWN)), device)
     source, target = draw_pose(batch.source_keypoints, model), draw_pose(batch.target_keypoints, model)
     columns = [batch.source]
     for folder in folders.values():
         with torch.no_grad():
-            columns.append(load_generator(folder, torch.device("cpu")).generator(batch.source, source, target))
+            columns.append(load_generator(folder, device).generator(batch.source, source, target))
     columns.append(batch.target)
     scale = max(1, round(192 / model.size[0]))
     rows = [[to_picture(column[row], scale) for column in columns] for row in range(len(batch.source))]
@@ -169,24 +216,5 @@ def _examples(options: KappaOptions, folders: dict[int, Path]) -> None:
     replace_file(options.out / "kappa_examples.png", lambda file: sheet.save(file, format="PNG"))
 
 
-def main() -> None:
-    """Read the command line and run."""
-    options = tyro.cli(
-        KappaOptions,
-        prog="python -m examples.pose_morph.experiments.kappa",
-        description=__doc__,
-        config=(tyro.conf.FlagCreatePairsOff,),
-    )
-    console = Console()
-    try:
-        ablate(options, console)
-    except UserError as error:
-        console.print(f"[red]{error}[/]", soft_wrap=True, highlight=False)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        console.print("stopped; the same command goes on")
-        sys.exit(130)
-
-
 if __name__ == "__main__":
-    main()
+    run_command(KappaOptions, ablate, prog="python -m examples.pose_morph.experiments.kappa", description=__doc__)
