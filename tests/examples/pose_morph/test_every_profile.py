@@ -2,22 +2,23 @@
 
 import json
 import math
-from collections.abc import Callable
-from pathlib import Path
+from functools import partial
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageStat
 from rich.console import Console
 
-from examples.pose_morph import generate as generation
 from examples.pose_morph import presets
-from examples.pose_morph.data.profiles import find_profile
+from examples.pose_morph.data.profiles import find_profile, read_data
 from examples.pose_morph.evaluate import evaluate
 from examples.pose_morph.evaluation.options import Options as EvaluateOptions
+from examples.pose_morph.generate import generate
 from examples.pose_morph.generation.options import Options as GenerateOptions
 from examples.pose_morph.networks.settings import Full, Grid, Level, ModelSettings
+from examples.pose_morph.pictures.sheet import to_picture
 from examples.pose_morph.presets import Preset, TrainingSettings
 from examples.pose_morph.train import train
+from examples.pose_morph.training.batch import to_image
 from examples.pose_morph.training.options import Options as TrainOptions
 from tests.examples.pose_morph.conftest import (
     write_cfld,
@@ -26,22 +27,78 @@ from tests.examples.pose_morph.conftest import (
     write_nted,
     write_people,
     write_single,
+    write_table,
+)
+
+TINY = Preset(
+    ModelSettings(
+        size=(32, 24),
+        levels=(Level(4, 4, Grid(downsample=2, cells=(4, 3), kappa=4)), Level(6, 6, Full())),
+        limb_coordinates=True,
+        copy_pixels=True,
+        sharpness=80.0,
+    ),
+    TrainingSettings(steps=2, batch_size=2, r1_every=2, sample_every=2, checkpoint_every=2, log_every=1),
 )
 
 
-def tiny(size: tuple[int, int], cells: tuple[int, int]) -> Preset:
-    """A preset that trains in a second."""
-    levels = (Level(4, 4, Grid(downsample=2, cells=cells, kappa=4)), Level(6, 6, Full()))
-    return Preset(
-        ModelSettings(size, levels, limb_coordinates=True, copy_pixels=True, sharpness=80.0),
-        TrainingSettings(steps=2, batch_size=2, r1_every=2, sample_every=2, checkpoint_every=2, log_every=1),
-    )
+@pytest.mark.parametrize(
+    ("profile", "write"),
+    [
+        pytest.param("patn", write_people, id="patn"),
+        pytest.param("gfla", write_gfla, id="gfla"),
+        pytest.param("cfld", write_cfld, id="cfld"),
+        pytest.param("nted", write_nted, id="nted"),
+        pytest.param("frames", write_frames, id="frames"),
+        pytest.param("frames", partial(write_frames, video=True), id="frames-video"),
+        pytest.param("single", write_single, id="single"),
+        pytest.param("single", partial(write_single, phases=True), id="single-phases"),
+    ],
+)
+def test_a_folder_trains_evaluates_and_generates(tmp_path, monkeypatch, profile, write):
+    monkeypatch.setitem(presets.PRESETS, "demo", TINY)
+    console = Console(quiet=True)
+    folder, run = tmp_path / "data", tmp_path / "run"
+    folder.mkdir()
+    write(folder)
+    assert find_profile(folder, "train") == profile
 
+    assert train(TrainOptions(data=folder, out=run, device="cpu", eval_pairs=2), console) == 0
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2]
+    unpaired = profile == "single"
+    expected = {"self", "gan", "disc"} if unpaired else {"per", "self", "gan", "disc"}
+    assert expected <= lines[0].keys()
+    assert ("per" in lines[0]) is not unpaired
+    assert all(math.isfinite(value) for line in lines for value in line.values())
+    with Image.open(run / "samples" / "step_000002.png") as samples:
+        samples.load()
+    scores = json.loads((run / "metrics.json").read_text())["model"]
+    assert scores
+    assert all(map(math.isfinite, scores.values()))
 
-SMALL, FASHION = tiny((32, 24), (4, 3)), tiny((256, 176), (16, 11))
-"""The second at the size of the database that `write_nted` writes."""
+    options = EvaluateOptions(
+        run=(run,), data=folder, protocols=("l1", "ssim_gaussian"), pairs=2, grid=1, save_pictures=tmp_path / "scored",
+        device="cpu",
+    )  # fmt: skip
+    assert evaluate(options, console) == 0
+    results = json.loads((run / "evaluation" / "metrics.json").read_text())["results"]["run"]
+    assert results.keys() >= {"l1", "ssim_gaussian"}
+    assert all(math.isfinite(value) for value in results.values())
+    assert (run / "evaluation" / "comparison.png").is_file()
+    held_out = read_data(folder, "test", TINY.model.size)
+    assert len(list((tmp_path / "scored").glob("*.png"))) == min(2, len(held_out.pairs))
 
-
-def person_of_table(picture: str, table: str) -> Callable[[Path], tuple[Path, Path | None]]:
-    """Where a held-out picture lies in a folder, and the table that has its joints."""
-    return lambda root: (root / picture, root / table)
+    portraits = {"source.png": held_out[0], "other.png": held_out[len(held_out) - 1]}
+    people = tmp_path / "people"
+    write_table(people / "joints.csv", {name: portrait.keypoints for name, portrait in portraits.items()})
+    for name, portrait in portraits.items():
+        to_picture(to_image(portrait.image)).save(people / name)
+    options = GenerateOptions(
+        model=run, source=(people / "source.png",), pose_from=(people / "other.png",), out=tmp_path / "drawn",
+        device="cpu",
+    )  # fmt: skip
+    assert generate(options, console) == 0
+    with Image.open(tmp_path / "drawn" / "source__other.png") as drawn:
+        assert drawn.size == (24, 32)
+        assert max(ImageStat.Stat(drawn).stddev) > 0
