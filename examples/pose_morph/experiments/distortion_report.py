@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
@@ -20,6 +21,9 @@ SCALE = 2
 ERROR_GAIN = 3
 """The absolute error is drawn this much brighter."""
 
+PRINTED = {0: "attention", 1: "held-out loss", 5: "attention MB", 6: "step MB", 7: "steps", 8: "parameters"}
+"""The columns that fit into a terminal."""
+
 Results = Mapping[str, Sequence[dict[str, Any]]]
 
 
@@ -27,7 +31,9 @@ def write_report(out: Path, results: Results, shown: Mapping[str, Path], console
     """Print the table and write distortion.{json,md,png} and distortion_examples.png."""
     rows = [_row(name, runs) for name, runs in results.items()]
     rows.sort(key=lambda row: row["loss"])
-    table = Table("attention", "loss", "perceptual", "L1", "SSIM", "attention MB", "step MB", "steps", "parameters")
+    table = Table(box=SIMPLE, padding=(0, 1, 0, 0), caption="distortion.md has the other scores, too")
+    for column in PRINTED.values():
+        table.add_column(column, no_wrap=True)
     lines = [
         "| attention | held-out loss | perceptual | L1 | SSIM | attention MB | step MB | steps | parameters |",
         "|---|---|---|---|---|---|---|---|---|",
@@ -41,7 +47,7 @@ def write_report(out: Path, results: Results, shown: Mapping[str, Path], console
             f"{row['steps']:.0f}",
             f"{row['parameters'] / 1e6:.2f} M",
         )
-        table.add_row(*cells)
+        table.add_row(*(cells[number] for number in PRINTED))
         lines.append(f"| {' | '.join(cells)} |")
     console.print(table)
     text = json.dumps({"rows": rows, "runs": results}, indent=2) + "\n"

@@ -322,6 +322,16 @@ def test_one_minus_two_anywhere_in_a_long_list_spoils_its_cell():
     assert (dq == 0).all(-1).equal(cell.expand(1, 1, 80))
 
 
+def test_minus_two_answers_nan_also_where_there_is_a_single_coarse_key():
+    layout = audio(4, 4, 1)
+    q, k, v = tokens(layout, heads=1, batch=2)
+    relevant = torch.tensor([[[[-2]]], [[[0]]]], device=DEVICE)
+    out = attention.attend(q, k, v, layout, relevant, None, 0.25)
+    expected = reference.attend(q, k, v, layout, relevant, None, None, 0.25, "dot")
+    assert out[0].isnan().all()
+    torch.testing.assert_close(out, expected, equal_nan=True)
+
+
 def test_minus_two_answers_nan_and_sends_no_gradient():
     layout = audio(24, 4, 3)
     q, k, v = tokens(layout)

@@ -17,7 +17,7 @@ from examples.pose_morph.experiments.distortion_run import RunOptions, model_set
 from examples.pose_morph.experiments.jobs import Job
 from examples.pose_morph.presets import PRESETS
 
-LOSSES = {"GPA160_4_16": 0.1, "NO": 0.3, "NO, 2x channels": 0.25, "NYF128": 0.4, "PER128": 0.2}
+LOSSES = {"GPA160_4_16": 0.1, "NO": 0.3, "NO, 5.25x channels": 0.25, "NYF128": 0.4, "PER128": 0.2}
 
 
 def write_result(run: RunOptions, loss: float) -> None:
@@ -46,13 +46,16 @@ def options(tmp_path) -> DistortionOptions:
 
 
 def test_the_report_sorts_by_loss_and_shows_memory(options):
-    console = Console(record=True, width=200)
+    console = Console(record=True, width=80)
     assert distortion.distortion(options, console) == 0
-    assert "10 of 10 runs have a result already" in console.export_text()
+    said = console.export_text()
+    assert "10 of 10 runs have a result already" in said
+    assert "NO, 5.25x channels  0.2600 ± 0.0141" in said
+    assert "…" not in said
     lines = (options.out / "distortion.md").read_text().splitlines()
     assert lines[0].split(" | ")[:3] == ["| attention", "held-out loss", "perceptual"]
     names = [line.split(" | ")[0].removeprefix("| ") for line in lines[2:]]
-    assert names == ["GPA160_4_16", "PER128", "NO, 2x channels", "NO", "NYF128"]
+    assert names == ["GPA160_4_16", "PER128", "NO, 5.25x channels", "NO", "NYF128"]
     assert lines[2] == "| GPA160_4_16 | 0.1100 ± 0.0141 | 0.0550 | 0.0275 | 0.8900 | 2.5 | 9.0 | 7 | 1.23 M |"
     report = json.loads((options.out / "distortion.json").read_text())
     assert [row["name"] for row in report["rows"]] == names
@@ -144,9 +147,9 @@ def test_every_kind_gets_as_many_trials_on_pictures_apart_from_the_test(options,
 
 
 def test_a_run_is_started_with_its_own_options(options):
-    run = run_of(options, CONTESTANTS[2], 1)
-    assert run.out == options.out / "no-2-1"
-    assert (run.attention, run.widen, run.seed, run.phase) == ("no", 2.0, 1, "test")
+    run = run_of(options, CONTESTANTS[-1], 1)
+    assert run.out == options.out / "no-5.25-1"
+    assert (run.attention, run.widen, run.seed, run.phase) == ("no", 5.25, 1, "test")
     assert run_of(replace(options, preset="demo"), CONTESTANTS[0], 0).attention == "GPA640_4_32"
 
 

@@ -120,6 +120,7 @@ def test_a_failure_stops_the_others_and_tells_its_last_words(make_job):
     assert str(caught.value).startswith("b ended with code 1:\n")
     assert str(caught.value).endswith("last words, [/red] and [all]")
     assert not is_alive(sleeping.folder)
+    assert (sleeping.folder / "signals").read_text().split() == ["SIGTERM"]
     assert not waiting.folder.exists()
 
 
@@ -138,6 +139,7 @@ def test_an_interrupt_stops_what_is_running(make_job, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run(job)
     assert not is_alive(job.folder)
+    assert (job.folder / "signals").read_text().split() == ["SIGTERM"]
 
 
 PARENT = """
