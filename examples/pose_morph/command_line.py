@@ -8,6 +8,7 @@ import tyro
 from rich.console import Console
 
 from examples.pose_morph.errors import UserError
+from examples.pose_morph.messages import say
 
 OptionsT = TypeVar("OptionsT")
 
@@ -17,16 +18,22 @@ def run_command(
 ) -> None:
     """Parse the command line into ``options``, do ``action`` and exit.
 
-    The exit code is the action's, 2 for a `UserError` and 130 for Ctrl-C.
+    ``options`` is a dataclass, or a union of them for a command with subcommands. The exit code is the action's, 2 for
+    a `UserError` or a file system that refuses, and 130 for Ctrl-C.
     """
     given = tyro.cli(options, prog=prog, description=description, config=(tyro.conf.FlagCreatePairsOff,))
     console = Console()
     try:
         code = action(given, console)
     except UserError as error:
-        console.print(str(error), style="red", markup=False, soft_wrap=True, highlight=False)
+        say(console, str(error), style="red")
+        code = 2
+    except OSError as error:
+        if error.filename is None:  # not about a file: nothing that a person at the keyboard would understand
+            raise
+        say(console, f"{error.filename}: {error.strerror}; free some space or allow reading and writing", style="red")
         code = 2
     except KeyboardInterrupt:
-        console.print("stopped; every file that was finished is kept")
+        say(console, "stopped; every file that was finished is kept")
         code = 130
     sys.exit(code)

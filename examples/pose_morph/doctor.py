@@ -4,18 +4,14 @@ The exit code is 0 where nothing was found, 1 where something was, 2 where a pha
 """
 
 import os
-import sys
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated
 
 import torch
-import tyro
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from examples.pose_morph.command_line import run_command
 from examples.pose_morph.data.examination import Examined, examine_all
 from examples.pose_morph.data.findings import (
     Finding,
@@ -29,7 +25,8 @@ from examples.pose_morph.data.left_out import FILE_NAME, add_left_out, is_left_o
 from examples.pose_morph.data.listing import Listing, select, without_left_out
 from examples.pose_morph.data.pose_data import DataError, Phase
 from examples.pose_morph.data.profiles import Profile, find_profile, list_data
-from examples.pose_morph.errors import UserError
+from examples.pose_morph.option_types import RequiredFolder, Switch, check_least
+from examples.pose_morph.progress import progress_bar
 
 PHASES: tuple[Phase, ...] = ("train", "test")
 SHOWN = 5
@@ -37,14 +34,12 @@ SHOWN = 5
 FEW = 500
 """So many pictures are read sooner than worker processes start."""
 
-Switch = Annotated[bool, tyro.conf.arg(help_behavior_hint="")]
-
 
 @dataclass(frozen=True)
 class Options:
     """What to examine."""
 
-    data: Annotated[Path, tyro.conf.arg(metavar="FOLDER")]
+    data: RequiredFolder
     """The data set's folder."""
     profile: Profile = "auto"
     """How the data lie on disk; auto finds out."""
@@ -60,8 +55,7 @@ class Options:
 
 def examine_folder(options: Options, console: Console) -> int:
     """Examine a folder, print what was found, and return the exit code."""
-    if options.workers < 0:
-        raise UserError(f"--workers: expected at least 0, got {options.workers}")
+    check_least("workers", options.workers, 0)
     left_out = read_left_out(options.data)
     listings = list_phases(options, console)
     unusable = len(listings) < len(PHASES)
@@ -144,8 +138,7 @@ def read_pictures(
 ) -> dict[str, Examined]:
     """Examine pictures under a progress bar."""
     examined: dict[str, Examined] = {}
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, TextColumn("left"), console=console, transient=True) as bar:
+    with progress_bar(console, transient=True) as bar:
         task = bar.add_task(f"{phase}: reading pictures", total=len(names))
         for some in examine_all(listing.store, names, 0 if len(names) < FEW else workers):
             examined |= some
@@ -200,22 +193,7 @@ def unmatched_lines(lines: list[str], listings: dict[Phase, Listing]) -> list[Fi
 
 def main() -> None:
     """Read the command line and examine."""
-    options = tyro.cli(
-        Options,
-        prog="python -m examples.pose_morph.doctor",
-        description=__doc__,
-        config=(tyro.conf.FlagCreatePairsOff,),
-    )
-    console = Console()
-    try:
-        code = examine_folder(options, console)
-    except UserError as error:
-        console.print(f"[red]{escape(str(error))}[/]", soft_wrap=True, highlight=False)
-        code = 2
-    except KeyboardInterrupt:
-        console.print("stopped; nothing was written")
-        code = 130
-    sys.exit(code)
+    run_command(Options, examine_folder, prog="python -m examples.pose_morph.doctor", description=__doc__)
 
 
 if __name__ == "__main__":

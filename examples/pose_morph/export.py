@@ -2,7 +2,6 @@
 
 import shutil
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Annotated
 
 import torch
@@ -12,20 +11,23 @@ from rich.console import Console
 from examples.pose_morph.atomic import replace_file
 from examples.pose_morph.command_line import run_command
 from examples.pose_morph.errors import UserError
+from examples.pose_morph.existing import refuse_existing
+from examples.pose_morph.messages import say
 from examples.pose_morph.networks.trained import WEIGHTS, load_generator, save_model
+from examples.pose_morph.option_types import RequiredFolder, Switch
 
 Text = Annotated[str | None, tyro.conf.arg(metavar="TEXT", help_behavior_hint="")]
-Folder = Annotated[Path, tyro.conf.arg(metavar="FOLDER")]
-Switch = Annotated[bool, tyro.conf.arg(help_behavior_hint="")]
+
+CARD, METRICS = "README.md", "metrics.json"
 
 
 @dataclass(frozen=True)
 class Options:
     """What to export, and where to."""
 
-    run: Folder
+    run: RequiredFolder
     """Folder of a run, with checkpoint.pt or model.safetensors."""
-    out: Folder
+    out: RequiredFolder
     """Folder that gets model.safetensors, README.md (the model card) and, if the run has one, metrics.json."""
     data: Text = None
     """What the model was trained on, in words, for the model card."""
@@ -37,22 +39,22 @@ class Options:
 
 def export(options: Options, console: Console) -> int:
     """Write the files; return the exit code."""
-    there = [options.out / name for name in (WEIGHTS, "README.md") if (options.out / name).exists()]
-    if there and not options.overwrite:
-        raise UserError(f"out: {there[0]} is already there; choose another folder or add --overwrite")
     if options.out.exists() and not options.out.is_dir():
         raise UserError(f"out: expected a folder, and {options.out} is a file")
+    metrics, copied = options.run / METRICS, options.out / METRICS
+    copies = metrics.is_file() and copied.resolve() != metrics.resolve()
+    written = [options.out / WEIGHTS, options.out / CARD, *([copied] if copies else [])]
+    refuse_existing(written, overwrite=options.overwrite)
     generator, settings, info = load_generator(options.run, torch.device("cpu"))
     info = replace(info, data=options.data or info.data, licence=options.licence or info.licence)
-    metrics = options.run / "metrics.json"
-    if metrics.is_file() and options.out.resolve() != options.run.resolve():
+    if copies:
         with metrics.open("rb") as source:
-            replace_file(options.out / metrics.name, lambda file: shutil.copyfileobj(source, file))
+            replace_file(copied, lambda file: shutil.copyfileobj(source, file))
     save_model(options.out, generator, info=info)
     height, width = settings.size
-    console.print(f"{info.preset} ({height}x{width}), {info.steps} steps: written to {options.out}", soft_wrap=True)
+    say(console, f"{info.preset} ({height}x{width}), {info.steps} steps: written to {options.out}")
     if info.licence == "unknown":
-        console.print("the model card says that the data's licence is unknown; --licence TEXT gives it", soft_wrap=True)
+        say(console, "the model card says that the data's licence is unknown; --licence TEXT gives it")
     return 0
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from examples.pose_morph.command_line import run_command
 from examples.pose_morph.data.pose_data import fit
 from examples.pose_morph.errors import UserError
+from examples.pose_morph.existing import refuse_existing
 from examples.pose_morph.generation.animation import write_animation
 from examples.pose_morph.generation.morph import draw_poses, read_sources, without_padding
 from examples.pose_morph.generation.options import Options, check
@@ -30,12 +31,12 @@ from examples.pose_morph.generation.poses import (
 )
 from examples.pose_morph.generation.results import Files, Sheet, distinct, plan_files, save_png
 from examples.pose_morph.generation.sequence import read_sequence
+from examples.pose_morph.messages import say
 from examples.pose_morph.networks.generator import Generator
 from examples.pose_morph.networks.settings import Nystromformer
 from examples.pose_morph.networks.trained import load_generator
 from examples.pose_morph.pictures.sheet import to_picture
-from examples.pose_morph.prepare.existing import refuse_existing
-from examples.pose_morph.prepare.progress import progress_bar
+from examples.pose_morph.progress import progress_bar
 from examples.pose_morph.training.device import choose_device
 
 
@@ -64,7 +65,7 @@ def generate(options: Options, console: Console) -> int:
     for name, points in zip(names, joints, strict=True):
         notes += check_inside(points, pose_names, settings.size, name)
     for note in notes:
-        console.print(note, style="yellow", markup=False, soft_wrap=True, highlight=False)
+        say(console, note, style="yellow")
 
     sheet = Sheet(len(groups), pose_names, settings.size)
     with progress_bar(console) as bar:
@@ -77,10 +78,10 @@ def generate(options: Options, console: Console) -> int:
                 sheet.add(group[0], points, results)
     if sheet_path is not None:
         sheet.save(sheet_path)
-        console.print(f"{len(groups) * len(pose_names)} pictures and a sheet of them: {options.out}", soft_wrap=True)
+        say(console, f"{len(groups) * len(pose_names)} pictures and a sheet of them: {options.out}")
     for plan in plans:
         if plan.animation is not None:
-            console.print(f"{len(pose_names)} frames: {plan.animation}", soft_wrap=True)
+            say(console, f"{len(pose_names)} frames: {plan.animation}")
     return 0
 
 

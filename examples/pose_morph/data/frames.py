@@ -16,10 +16,11 @@ import torch
 from PIL import Image
 
 from examples.pose_morph.data.folder_store import FolderStore
-from examples.pose_morph.data.listing import Listing, some
+from examples.pose_morph.data.listing import Listing
 from examples.pose_morph.data.pose_data import DataError, Phase, PictureStore, UnusablePicture
 from examples.pose_morph.data.tables import Annotation, read_annotation
 from examples.pose_morph.data.video import Video
+from examples.pose_morph.messages import some
 
 VIDEO_SUFFIXES = (".mp4", ".gif", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
 OPEN_VIDEOS = 8

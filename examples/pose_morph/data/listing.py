@@ -1,6 +1,5 @@
 """What a folder says about one phase, before any picture is opened, and the selection of what can be used."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +11,7 @@ from torch import Tensor
 from examples.pose_morph.data.left_out import FILE_NAME, is_left_out, read_left_out
 from examples.pose_morph.data.pose_data import DataError, Phase, PictureStore, PoseData, UnusablePicture
 from examples.pose_morph.data.tables import Annotation
+from examples.pose_morph.messages import some
 
 
 @dataclass(frozen=True)
@@ -81,12 +81,6 @@ def outside(points: Float[Tensor, "18 2"], frame: tuple[int, int]) -> Bool[Tenso
     """Which known joints lie beyond the outermost pixels of a frame (height, width)."""
     height, width = frame
     return ((points < -0.5) | (points > points.new_tensor([width, height]) - 0.5)).any(dim=1)
-
-
-def some(names: Iterable[str]) -> str:
-    """Return the first three names as text."""
-    names = list(names)
-    return ", ".join([*names[:3], "…"][: len(names)])
 
 
 def _usable(listing: Listing, root: Path, phase: Phase) -> Selected:

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from examples.pose_morph.data.folder_store import FolderStore
-from examples.pose_morph.data.listing import Listing, some
+from examples.pose_morph.data.listing import Listing
 from examples.pose_morph.data.pose_data import DataError, Phase
 from examples.pose_morph.data.tables import Annotation, has_annotation_columns, read_annotation
+from examples.pose_morph.messages import some
 
 TEST_SHARE = 0.1
 

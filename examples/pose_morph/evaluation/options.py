@@ -8,6 +8,7 @@ import tyro
 
 from examples.pose_morph.data.profiles import Profile
 from examples.pose_morph.errors import UserError
+from examples.pose_morph.option_types import Count, Folder, OptionalFolder, Switch
 from examples.pose_morph.scores.protocols import (
     OFFLINE,
     PairProtocol,
@@ -15,7 +16,7 @@ from examples.pose_morph.scores.protocols import (
     SetProtocol,
     WeightFiles,
 )
-from examples.pose_morph.training.options import PEOPLE, Count, Folder, OptionalFolder, Switch
+from examples.pose_morph.training.options import PEOPLE
 
 File = Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")]
 Folders = Annotated[tuple[Path, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="")]

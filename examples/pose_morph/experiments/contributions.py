@@ -25,10 +25,11 @@ from examples.pose_morph.errors import UserError
 from examples.pose_morph.networks.copy_weights import CopyLevel, find_level, recorded
 from examples.pose_morph.networks.generator import draw_pose
 from examples.pose_morph.networks.trained import load_generator
+from examples.pose_morph.option_types import Folder
 from examples.pose_morph.pictures.contribution_lines import Contribution, draw_contributions
 from examples.pose_morph.training.batch import Batch, take_pairs
 from examples.pose_morph.training.device import choose_device
-from examples.pose_morph.training.options import PEOPLE, Folder
+from examples.pose_morph.training.options import PEOPLE
 
 DEFAULT_JOINTS = ((1,), (3, 6), (11, 8), (10, 13))
 """Neck, elbow, hip, ankle: of each the first joint that is known."""

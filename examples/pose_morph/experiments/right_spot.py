@@ -31,12 +31,13 @@ from examples.pose_morph.errors import UserError
 from examples.pose_morph.networks.copy_weights import CopyLevel, recorded
 from examples.pose_morph.networks.generator import Generator, draw_pose
 from examples.pose_morph.networks.trained import load_generator
+from examples.pose_morph.option_types import Count, Folder, Switch
 from examples.pose_morph.pictures.share_map import LEGEND, draw_shares
 from examples.pose_morph.pictures.sheet import draw_sheet, to_picture
 from examples.pose_morph.scores.right_spot import RightSpots, SpotShares, right_spots, spot_shares
 from examples.pose_morph.training.batch import Batch, take_pairs
 from examples.pose_morph.training.device import choose_device
-from examples.pose_morph.training.options import PEOPLE, Count, Folder, Switch
+from examples.pose_morph.training.options import PEOPLE
 
 FACTORS = (0.5, 1.0, 2.0, 4.0)
 """The radii that are reported, in radii."""

@@ -8,13 +8,12 @@ import tyro
 
 from examples.pose_morph.errors import UserError
 from examples.pose_morph.generation.animation import check_animation
+from examples.pose_morph.option_types import Frame, Switch, check_least
 
 File = Annotated[Path, tyro.conf.arg(metavar="PATH")]
 Files = Annotated[tuple[Path, ...], tyro.conf.arg(metavar="PATH ...", help_behavior_hint="")]
 OptionalFile = Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="")]
 Names = Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...", help_behavior_hint="")]
-Frame = Annotated[tuple[int, int] | None, tyro.conf.arg(metavar="HEIGHT WIDTH", help_behavior_hint="")]
-Switch = Annotated[bool, tyro.conf.arg(help_behavior_hint="")]
 
 
 @dataclass(frozen=True)
@@ -81,8 +80,7 @@ def check(options: Options) -> None:
         raise UserError(
             "--pose-frame: expected a height and a width above 0 for a table of joints (.csv); pictures know theirs"
         )
-    if options.between < 0:
-        raise UserError(f"--between: expected at least 0, got {options.between}")
+    check_least("between", options.between, 0)
     if options.out is None and options.animate is None:
         raise UserError("nothing to write: give --out FOLDER for pictures, --animate FILE.gif or .mp4, or both")
     if options.out is not None and options.out.exists() and not options.out.is_dir():

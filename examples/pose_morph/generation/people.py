@@ -10,11 +10,11 @@ from PIL import Image
 from torch import Tensor
 
 from examples.pose_morph.data.folder_store import FolderStore
+from examples.pose_morph.data.orientation import orientation_of, upright
 from examples.pose_morph.data.pose import JOINTS
 from examples.pose_morph.data.tables import read_annotation
 from examples.pose_morph.errors import UserError
 from examples.pose_morph.generation.detection import detect_joints
-from examples.pose_morph.generation.orientation import orientation_of, upright
 from examples.pose_morph.generation.tables_nearby import nearby_row, row_of
 
 Table = tuple[Path, dict[str, Float[Tensor, "18 2"]]]

@@ -13,6 +13,7 @@ from examples.pose_morph.errors import UserError
 from examples.pose_morph.generation.detection import detect_joints
 from examples.pose_morph.generation.people import pictures_of, read_person
 from examples.pose_morph.generation.poses import TargetPose, framed, is_known
+from examples.pose_morph.messages import some
 
 VIDEOS = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".gif")
 
@@ -47,8 +48,7 @@ def read_sequence(path: Path, frame: tuple[int, int] | None) -> tuple[list[Targe
     lost = [pose.name for pose in poses if not is_known(pose.keypoints)]
     notes = []
     if lost:
-        shown = ", ".join([*lost[:3], "…"][: len(lost)])
-        notes.append(f"{len(lost)} of {len(poses)} frames of {path} have no known joint and are left out: {shown}")
+        notes.append(f"{len(lost)} of {len(poses)} frames of {path} have no known joint and are left out: {some(lost)}")
     return kept, notes
 
 

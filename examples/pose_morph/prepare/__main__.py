@@ -1,18 +1,15 @@
 """Prepare a folder for training: rename DeepFashion, split, pair, extract keypoints, crop, or render people."""
 
-import sys
 from typing import Annotated
 
-import tyro
 from rich.console import Console
 from tyro.conf import subcommand
 
-from examples.pose_morph.errors import UserError
+from examples.pose_morph.command_line import run_command
 from examples.pose_morph.prepare.crop import Crop, crop
 from examples.pose_morph.prepare.keypoints import Keypoints, keypoints
 from examples.pose_morph.prepare.pairs import Pairs, make_pairs
 from examples.pose_morph.prepare.rename import Rename, rename
-from examples.pose_morph.prepare.report import say
 from examples.pose_morph.prepare.split import Split, split
 from examples.pose_morph.prepare.synthetic import Synthetic, synthetic
 
@@ -27,8 +24,8 @@ Named = (
 )
 
 
-def prepare(step: Step, console: Console) -> None:
-    """Run one step."""
+def prepare(step: Step, console: Console) -> int:
+    """Run one step; return the exit code."""
     match step:
         case Rename():
             rename(step, console)
@@ -42,23 +39,12 @@ def prepare(step: Step, console: Console) -> None:
             crop(step, console)
         case Synthetic():
             synthetic(step, console)
+    return 0
 
 
 def main() -> None:
     """Read the command line and run the step."""
-    config = (tyro.conf.FlagCreatePairsOff,)
-    step = tyro.cli(Named, prog="python -m examples.pose_morph.prepare", description=__doc__, config=config)
-    console = Console()
-    code = 0
-    try:
-        prepare(step, console)
-    except (UserError, OSError) as error:  # OSError: a full disk, a folder that may not be written
-        say(console, str(error), style="red")
-        code = 2
-    except KeyboardInterrupt:
-        say(console, "stopped; every file that was written is whole")
-        code = 130
-    sys.exit(code)
+    run_command(Named, prepare, prog="python -m examples.pose_morph.prepare", description=__doc__)
 
 
 if __name__ == "__main__":

@@ -13,14 +13,14 @@ from torch import Tensor
 from examples.pose_morph.data.pose_data import DataError, UnusablePicture
 from examples.pose_morph.data.tables import read_annotation
 from examples.pose_morph.errors import UserError
+from examples.pose_morph.existing import refuse_existing, refuse_inside
+from examples.pose_morph.messages import say, say_names
+from examples.pose_morph.option_types import RequiredFolder, Switch, check_least
 from examples.pose_morph.prepare.annotation import write_annotation
 from examples.pose_morph.prepare.crop_box import Box, cut, move, person_box
-from examples.pose_morph.prepare.existing import refuse_existing, refuse_inside
 from examples.pose_morph.prepare.footage import Footage, open_footage
 from examples.pose_morph.prepare.picture_file import write_picture
-from examples.pose_morph.prepare.progress import progress_bar
-from examples.pose_morph.prepare.report import say, say_names
-from examples.pose_morph.training.options import Folder, Switch
+from examples.pose_morph.progress import progress_bar
 
 KEPT_SUFFIXES = (".jpg", ".jpeg", ".png")
 SHOWN = 5
@@ -34,7 +34,7 @@ class Crop:
     """Folder of pictures, a folder of folders with the frames of a video each, or one video file."""
     annotation: Annotated[Path, tyro.conf.arg(metavar="FILE")]
     """Table of keypoints of these pictures, as the step keypoints writes it."""
-    out: Folder
+    out: RequiredFolder
     """Folder to fill. Every folder of pictures gets its table beside it: OUT/walk/*.png and OUT/walk.csv; pictures
     directly in PICTURES, and the frames of a video, go to OUT/*.png and OUT.csv."""
     size: tuple[int, int] = (512, 256)
@@ -53,8 +53,7 @@ def crop(options: Crop, console: Console) -> None:
     """Cut all pictures and move their keypoints along."""
     if min(options.size) < 1:
         raise UserError(f"--size: expected a height and a width of at least 1, got {options.size}")
-    if not options.margin >= 0:
-        raise UserError(f"--margin: expected 0 or more, got {options.margin}")
+    check_least("margin", options.margin, 0)
     refuse_inside(options.out, options.pictures)
     footage = open_footage(options.pictures)
     joints = read_annotation(options.annotation).joints

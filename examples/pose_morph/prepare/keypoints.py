@@ -12,13 +12,13 @@ from examples.pose_morph.data.pose import JOINTS
 from examples.pose_morph.data.pose_data import DataError
 from examples.pose_morph.data.tables import read_annotation
 from examples.pose_morph.errors import UserError
+from examples.pose_morph.messages import say, say_names
+from examples.pose_morph.option_types import Switch, check_least
 from examples.pose_morph.prepare.annotation import write_annotation
 from examples.pose_morph.prepare.footage import open_footage
 from examples.pose_morph.prepare.landmarks import to_joints
 from examples.pose_morph.prepare.pose_detector import PoseDetector
-from examples.pose_morph.prepare.progress import progress_bar
-from examples.pose_morph.prepare.report import say, say_names
-from examples.pose_morph.training.options import Switch
+from examples.pose_morph.progress import progress_bar
 
 ORIENTATION, UPRIGHT = 0x0112, 1
 SAVE_EVERY = 100
@@ -49,8 +49,7 @@ def keypoints(options: Keypoints, console: Console) -> None:
     """
     if not 0 <= options.least_visibility <= 1:
         raise UserError(f"--least-visibility: expected a number from 0 to 1, got {options.least_visibility}")
-    if options.every < 1:
-        raise UserError(f"--every: expected at least 1, got {options.every}")
+    check_least("every", options.every, 1)
     footage = open_footage(options.pictures)
     names = footage.names[:: options.every]
     rows = read_annotation(options.out).joints if options.out.exists() and not options.overwrite else {}

@@ -4,19 +4,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import permutations
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
-import tyro
 from rich.console import Console
 
 from examples.pose_morph.atomic import replace_file
+from examples.pose_morph.data.person import BEFORE_LAST_UNDERSCORE, by_person
 from examples.pose_morph.errors import UserError
-from examples.pose_morph.prepare.existing import refuse_existing
-from examples.pose_morph.prepare.person import BEFORE_LAST_UNDERSCORE, by_person
+from examples.pose_morph.existing import refuse_existing
+from examples.pose_morph.messages import say
+from examples.pose_morph.option_types import Count, RequiredFolder, Switch, check_least
 from examples.pose_morph.prepare.pictures import picture_names
-from examples.pose_morph.prepare.report import say
-from examples.pose_morph.training.options import Count, Switch
 
 PHASES = ("train", "test")
 
@@ -25,7 +23,7 @@ PHASES = ("train", "test")
 class Pairs:
     """Pair the pictures of one person: fasion-resize-pairs-{train,test}.csv from the names in train/ and test/."""
 
-    data: Annotated[Path, tyro.conf.arg(metavar="FOLDER")]
+    data: RequiredFolder
     """Folder with train/ and test/, or one of them."""
     at_most: Count = None
     """Ordered pairs per person, drawn at random; by default all."""
@@ -65,8 +63,8 @@ def write_pairs(path: Path, pairs: Iterable[tuple[str, str]]) -> None:
 
 def make_pairs(options: Pairs, console: Console) -> None:
     """Write the tables of the phases that are there, and say how many pictures have no partner."""
-    if options.at_most is not None and options.at_most < 1:
-        raise UserError(f"--at-most: expected at least 1, got {options.at_most}")
+    check_least("at_most", options.at_most, 1)
+    check_least("seed", options.seed, 0)
     phases = [phase for phase in PHASES if (options.data / phase).is_dir()]
     if not phases:
         raise UserError(f"--data: expected {' or '.join(PHASES)} in {options.data}, and neither folder is there")

@@ -9,13 +9,14 @@ from pathlib import Path
 from PIL import Image
 from rich.console import Console
 
+from examples.pose_morph.atomic import replace_file
 from examples.pose_morph.data.folder_store import FolderStore
 from examples.pose_morph.data.pose_data import DataError
 from examples.pose_morph.errors import UserError
-from examples.pose_morph.prepare.existing import refuse_existing
+from examples.pose_morph.existing import refuse_existing
+from examples.pose_morph.messages import say
 from examples.pose_morph.prepare.picture_file import write_picture
-from examples.pose_morph.prepare.progress import progress_bar
-from examples.pose_morph.prepare.report import say
+from examples.pose_morph.progress import progress_bar
 
 SHOWN = 5
 CROP_BEYOND = 1.05
@@ -99,15 +100,27 @@ def place(
 
 
 def _link(placement: Placement) -> None:
-    """Link the file, or copy it where links are not possible; the target is whole at any moment."""
+    """Link the file, or copy it where links are not possible; the target is whole at any moment.
+
+    Raises:
+        UserError: the target cannot be written.
+    """
     source, target = placement.source.resolve(), placement.target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if target.exists() and target.samefile(source):
-        return  # renaming one link to a file over another would leave both
-    partial = target.with_name(target.name + ".partial")
-    partial.unlink(missing_ok=True)
     try:
-        os.link(source, partial)
-    except OSError:
-        shutil.copyfile(source, partial)
-    os.replace(partial, target)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.exists() and target.samefile(source):
+            return  # renaming one link to a file over another would leave both
+        partial = target.with_name(target.name + ".partial")
+        partial.unlink(missing_ok=True)
+        try:
+            os.link(source, partial)
+        except OSError:
+            with source.open("rb") as original:
+                replace_file(target, lambda file: shutil.copyfileobj(original, file))
+        else:
+            os.replace(partial, target)
+    except OSError as error:
+        raise UserError(
+            f"{source} cannot be placed at {target} ({error.strerror or error}); free some space or allow reading and "
+            "writing there"
+        ) from error

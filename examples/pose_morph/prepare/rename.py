@@ -10,15 +10,15 @@ from pathlib import Path
 
 from rich.console import Console
 
+from examples.pose_morph.data.person import by_person
 from examples.pose_morph.data.tables import find_table, read_pairs, read_text
 from examples.pose_morph.errors import UserError
-from examples.pose_morph.prepare.existing import refuse_inside
-from examples.pose_morph.prepare.person import by_person
+from examples.pose_morph.existing import refuse_inside
+from examples.pose_morph.messages import say, say_names
+from examples.pose_morph.option_types import OptionalFolder, RequiredFolder, Switch
 from examples.pose_morph.prepare.pictures import picture_names
 from examples.pose_morph.prepare.placing import Placement, place
-from examples.pose_morph.prepare.report import say, say_names
 from examples.pose_morph.prepare.split import held_out
-from examples.pose_morph.training.options import Folder, OptionalFolder, Switch
 
 RAW = re.compile(r"(?:^|/)((?:WO)?MEN)/([^/]+)/id_(\d{8})/(\d{2})_(\d[^/]*\.(?:jpg|jpeg|png))$", re.IGNORECASE)
 PHASES = ("train", "test")
@@ -30,9 +30,9 @@ GARMENT = r"id(\d{8})\d{2}_"
 class Rename:
     """Rename raw DeepFashion In-shop pictures to PATN's names, in OUT/train and OUT/test, and resize them."""
 
-    raw: Folder
+    raw: RequiredFolder
     """Folder that holds WOMEN/ and MEN/ at any depth, such as In-shop/Img/img_highres."""
-    out: Folder
+    out: RequiredFolder
     """Folder to fill."""
     split: OptionalFolder = None
     """Folder with train.lst and test.lst, or with the tables of pairs, as PATN and GFLA publish them. Without it the

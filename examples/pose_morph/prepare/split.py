@@ -9,24 +9,24 @@ import numpy as np
 import tyro
 from rich.console import Console
 
+from examples.pose_morph.data.person import BEFORE_LAST_UNDERSCORE, by_person
 from examples.pose_morph.data.tables import read_annotation
 from examples.pose_morph.errors import UserError
+from examples.pose_morph.existing import refuse_existing, refuse_inside
+from examples.pose_morph.messages import say, say_names
+from examples.pose_morph.option_types import RequiredFolder, Switch, check_least
 from examples.pose_morph.prepare.annotation import write_annotation
-from examples.pose_morph.prepare.existing import refuse_existing, refuse_inside
-from examples.pose_morph.prepare.person import BEFORE_LAST_UNDERSCORE, by_person
 from examples.pose_morph.prepare.pictures import picture_names
 from examples.pose_morph.prepare.placing import Placement, place
-from examples.pose_morph.prepare.report import say, say_names
-from examples.pose_morph.training.options import Folder, Switch
 
 
 @dataclass(frozen=True)
 class Split:
     """Split pictures into OUT/train and OUT/test by person."""
 
-    pictures: Folder
+    pictures: RequiredFolder
     """Folder of pictures, folders in it included."""
-    out: Folder
+    out: RequiredFolder
     """Folder to fill; the files are linked, not copied, where that is possible."""
     annotation: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
     """Table of keypoints, to be split too (name:keypoints_y:keypoints_x)."""
@@ -50,8 +50,7 @@ def held_out(people: Collection[str], share: float, seed: int) -> set[str]:
     """
     if not 0 < share < 1:
         raise UserError(f"--test-share: expected a share between 0 and 1, got {share}")
-    if seed < 0:
-        raise UserError(f"--seed: expected 0 or more, got {seed}")
+    check_least("seed", seed, 0)
     if len(people) < 2:
         raise UserError(f"--person: expected at least two people to split, found {', '.join(people) or 'nobody'}")
     count = min(len(people) - 1, max(1, round(share * len(people))))

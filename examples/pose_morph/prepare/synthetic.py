@@ -20,16 +20,16 @@ from torch import Tensor
 from examples.pose_morph.atomic import replace_file
 from examples.pose_morph.data.rest_points import encode, rest_path
 from examples.pose_morph.errors import UserError
+from examples.pose_morph.existing import refuse_existing
 from examples.pose_morph.figures.body import Body
 from examples.pose_morph.figures.camera import Photo, dressed, frame_body, photograph
 from examples.pose_morph.figures.poses import Pose, sample_pose
 from examples.pose_morph.figures.wardrobe import Look, sample_look
+from examples.pose_morph.messages import say
+from examples.pose_morph.option_types import RequiredFolder, Switch, check_least
 from examples.pose_morph.prepare.annotation import write_annotation
-from examples.pose_morph.prepare.existing import refuse_existing
 from examples.pose_morph.prepare.pairs import write_pairs
-from examples.pose_morph.prepare.progress import progress_bar
-from examples.pose_morph.prepare.report import say
-from examples.pose_morph.training.options import Folder, Switch
+from examples.pose_morph.progress import progress_bar
 
 PHASES = ("train", "test")
 TRIES_PER_POSE = 12
@@ -41,7 +41,7 @@ SMALLEST = (32, 16)
 class Synthetic:
     """Render people of any number and size; the same options give the same bytes."""
 
-    out: Folder
+    out: RequiredFolder
     """Folder to fill."""
     identities: int = 200
     """People to train on."""
@@ -144,13 +144,8 @@ def synthetic(options: Synthetic, console: Console) -> None:
 
 
 def _check(options: Synthetic) -> None:
-    for name in ("identities", "test_identities", "pairs"):
-        if getattr(options, name) < 0:
-            raise UserError(f"--{name.replace('_', '-')}: expected 0 or more, got {getattr(options, name)}")
-    if options.poses < 1:
-        raise UserError(f"--poses: expected at least 1, got {options.poses}")
-    if options.seed < 0:
-        raise UserError(f"--seed: expected 0 or more, got {options.seed}")
+    for name, least in {"identities": 0, "test_identities": 0, "pairs": 0, "poses": 1, "seed": 0}.items():
+        check_least(name, getattr(options, name), least)
     if options.size[0] < SMALLEST[0] or options.size[1] < SMALLEST[1]:
         raise UserError(f"--size: expected at least {SMALLEST} (height, width), got {options.size}")
 

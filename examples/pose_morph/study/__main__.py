@@ -4,7 +4,6 @@ A picture is shown for 4 seconds after 2 seconds of warning. Answers go to a fil
 none, and the same command goes on. `python -m examples.pose_morph.study.report results.jsonl` says what was found.
 """
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -12,26 +11,26 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
+from examples.pose_morph.command_line import run_command
 from examples.pose_morph.errors import UserError
+from examples.pose_morph.messages import say
+from examples.pose_morph.option_types import Count, Frame, RequiredFolder, check_least
 from examples.pose_morph.stop_signal import StopSignal
 from examples.pose_morph.study.design import StudyDesign
 from examples.pose_morph.study.exhibition import gather
 from examples.pose_morph.study.server import StudyServer
 from examples.pose_morph.study.sitting import Sitting
 
-Folder = Annotated[Path, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="")]
 TwoFolders = Annotated[tuple[Path, Path] | None, tyro.conf.arg(metavar="REAL FAKE", help_behavior_hint="")]
-Frame = Annotated[tuple[int, int] | None, tyro.conf.arg(metavar="HEIGHT WIDTH", help_behavior_hint="")]
-Count = Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")]
 
 
 @dataclass(frozen=True)
 class Options:
     """Which pictures to ask about, how, and where the answers go."""
 
-    real: Folder
+    real: RequiredFolder
     """Real pictures, such as the test pictures of a data set."""
-    generated: Folder
+    generated: RequiredFolder
     """Generated pictures, such as the folder of `evaluate --save-pictures`."""
     out: Annotated[Path, tyro.conf.arg(metavar="FILE")] = Path("results.jsonl")
     """Where the answers go, one JSON object a line; a file of the same study is gone on with."""
@@ -66,9 +65,7 @@ def check(options: Options) -> None:
     """Refuse numbers that make no study."""
     least = {"count": 1, "answers": 1, "golden_count": 0, "pictures_each": 1, "seed": 0, "port": 0}
     for name, bound in least.items():
-        value = getattr(options, name)
-        if value is not None and value < bound:
-            raise UserError(f"--{name.replace('_', '-')}: expected at least {bound}, got {value}")
+        check_least(name, getattr(options, name), bound)
     if not 0 <= options.golden_pass <= 1:
         raise UserError(f"--golden-pass: expected a share from 0 to 1, got {options.golden_pass}")
     if not (0 <= options.warning <= 60 and 0 < options.visible <= 600):
@@ -108,45 +105,33 @@ def run(options: Options, console: Console) -> int:
         try:
             with StudyServer(options.host, options.port, sitting) as server:
                 for note in (*exhibition.notes, *sitting.notes):
-                    console.print(f"[yellow]{note}[/]", soft_wrap=True, highlight=False)
+                    say(console, note, style="yellow")
                 result = sitting.result()
                 addresses, (height, width) = server.addresses(), exhibition.frame
-                console.print(
+                say(
+                    console,
                     f"{options.count} real and {options.count} generated pictures of {height}x{width}, "
                     f"{options.golden_count} golden questions; {result.places_filled} of {result.places} answers are "
                     f"in {options.out}",
-                    soft_wrap=True,
                 )
-                console.print(f"participants: {'  or  '.join(addresses)}", soft_wrap=True)
-                console.print(f"results:      {addresses[0]}results  (Ctrl-C ends; nothing is lost)", soft_wrap=True)
+                say(console, f"participants: {'  or  '.join(addresses)}")
+                say(console, f"results:      {addresses[0]}results  (Ctrl-C ends; nothing is lost)")
                 while stop.received is None:
                     server.handle_request()
         finally:
             sitting.close()
         result = sitting.result()
-        console.print(
+        say(
+            console,
             f"stopped with {result.places_filled} of {result.places} answers; the same command goes on, and this says "
             f"what was found: python -m examples.pose_morph.study.report {options.out}",
-            soft_wrap=True,
         )
         return 128 + stop.received
 
 
 def main() -> None:
     """Read the command line and serve."""
-    options = tyro.cli(
-        Options, prog="python -m examples.pose_morph.study", description=__doc__, config=(tyro.conf.FlagCreatePairsOff,)
-    )
-    console = Console()
-    try:
-        code = run(options, console)
-    except UserError as error:
-        console.print(f"[red]{error}[/]", soft_wrap=True, highlight=False)
-        code = 2
-    except KeyboardInterrupt:
-        console.print("stopped before the study began")
-        code = 130
-    sys.exit(code)
+    run_command(Options, run, prog="python -m examples.pose_morph.study", description=__doc__)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ Reads the results file alone, while the study runs or afterwards.
 """
 
 import json
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +16,13 @@ from rich.console import Console
 from rich.table import Table
 
 from examples.pose_morph.atomic import replace_file
+from examples.pose_morph.command_line import run_command
 from examples.pose_morph.errors import UserError
+from examples.pose_morph.messages import say
+from examples.pose_morph.option_types import OptionalFile
 from examples.pose_morph.study.answer_file import read_ledger
 from examples.pose_morph.study.rates import Rate, StudyResult, summarise
 from examples.pose_morph.study.results_page import STANDINGS, interval, percent, seconds
-
-OptionalFile = Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")]
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,12 @@ class Options:
     """Draw the rates with both intervals there (PNG)."""
 
 
-def report(options: Options, console: Console) -> StudyResult:
-    """Print what the file says, write what was asked for, and return the numbers."""
+def report(options: Options, console: Console) -> int:
+    """Print what the file says and write what was asked for; return the exit code."""
     ledger, _, notes = read_ledger(options.results)
     result = summarise(ledger, time.time())
     for note in notes:
-        console.print(f"[yellow]{note}[/]", soft_wrap=True, highlight=False)
+        say(console, note, style="yellow")
     rates = Table("", "share", "answers", "95 %, Wilson", "95 %, over people")
     for name, rate in (("R2G", result.r2g), ("G2R", result.g2r)):
         rates.add_row(
@@ -76,7 +76,7 @@ def report(options: Options, console: Console) -> StudyResult:
         replace_file(options.json, lambda file: file.write(text.encode()))
     if options.plot is not None:
         draw_rates(result, options.plot)
-    return result
+    return 0
 
 
 def draw_rates(result: StudyResult, path: Path) -> None:
@@ -118,23 +118,7 @@ def _draw_interval(
 
 def main() -> None:
     """Read the command line and report."""
-    options = tyro.cli(
-        Options,
-        prog="python -m examples.pose_morph.study.report",
-        description=__doc__,
-        config=(tyro.conf.FlagCreatePairsOff,),
-    )
-    console = Console()
-    try:
-        report(options, console)
-    except UserError as error:
-        console.print(f"[red]{error}[/]", soft_wrap=True, highlight=False)
-        sys.exit(2)
-    except OSError as error:
-        console.print(
-            f"[red]json, plot: cannot write {error.filename} ({error.strerror})[/]", soft_wrap=True, highlight=False
-        )
-        sys.exit(2)
+    run_command(Options, report, prog="python -m examples.pose_morph.study.report", description=__doc__)
 
 
 if __name__ == "__main__":

@@ -11,19 +11,22 @@ from examples.pose_morph.data.profiles import Profile
 from examples.pose_morph.errors import UserError
 from examples.pose_morph.networks.attention_names import attention_name, with_attention
 from examples.pose_morph.networks.settings_json import to_json
+from examples.pose_morph.option_types import (
+    Count,
+    Folder,
+    Number,
+    OptionalFile,
+    OptionalFolder,
+    Switch,
+    check_least,
+)
 from examples.pose_morph.presets import PRESETS, Preset, PresetName
 from examples.pose_morph.scores.perceptual import ExtractorName
 from examples.pose_morph.training.precision import Precision
 
 PEOPLE = Path(__file__).parents[1] / "people"
 
-Count = Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")]
-Number = Annotated[int, tyro.conf.arg(metavar="N")]
-Folder = Annotated[Path, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="")]
-OptionalFolder = Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="")]
-OptionalFile = Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")]
 AttentionName = Annotated[str, tyro.conf.arg(metavar="NAME", help_behavior_hint="")]
-Switch = Annotated[bool, tyro.conf.arg(help_behavior_hint="")]
 
 
 @dataclass(frozen=True)
@@ -89,9 +92,9 @@ def settings_of(options: Options, processes: int = 1) -> Preset:
         "steps", "max_steps", "batch_size", "accumulate", "minibatch_group",
         "sample_every", "checkpoint_every", "eval_pairs",
     ):  # fmt: skip
-        _check_least(name, getattr(options, name), 1)
+        check_least(name, getattr(options, name), 1)
     for name in ("workers", "seed"):
-        _check_least(name, getattr(options, name), 0)
+        check_least(name, getattr(options, name), 0)
     overridden = {
         name: getattr(options, name)
         for name in ("steps", "batch_size", "minibatch_group", "sample_every", "checkpoint_every")
@@ -117,11 +120,6 @@ def settings_of(options: Options, processes: int = 1) -> Preset:
         gamma = 0.0002 * math.prod(preset.model.size) / training.batch_size
     training = replace(training, minibatch_group=group, r1_gamma=gamma)
     return Preset(with_attention(preset.model, options.attention), training)
-
-
-def _check_least(name: str, value: int | None, least: int) -> None:
-    if value is not None and value < least:
-        raise UserError(f"--{name.replace('_', '-')}: expected at least {least}, got {value}")
 
 
 def identity_of(options: Options, preset: Preset) -> dict[str, Any]:

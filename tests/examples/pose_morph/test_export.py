@@ -57,9 +57,13 @@ def test_nothing_is_written_over_unless_asked(run, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
     (out / "README.md").write_text("mine")
-    with pytest.raises(UserError, match=r"README\.md is already there; choose another folder or add --overwrite"):
+    with pytest.raises(UserError, match=r"README\.md is already there \(1 file\(s\) would be written over\)"):
         export(Options(run, out), Console(quiet=True))
     assert [path.name for path in out.iterdir()] == ["README.md"]
+    (out / "README.md").rename(out / "metrics.json")
+    with pytest.raises(UserError, match=r"metrics\.json is already there"):
+        export(Options(run, out), Console(quiet=True))
+    assert (out / "metrics.json").read_text() == "mine"
     export(Options(run, out, overwrite=True), Console(quiet=True))
     assert (out / "model.safetensors").exists()
     with pytest.raises(UserError, match="out: expected a folder"):

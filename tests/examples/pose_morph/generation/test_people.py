@@ -4,9 +4,9 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
+from examples.pose_morph.data.orientation import upright
 from examples.pose_morph.errors import UserError
 from examples.pose_morph.generation import people as people_module
-from examples.pose_morph.generation.orientation import upright
 from examples.pose_morph.generation.people import read_people
 from tests.examples.pose_morph.conftest import write_table
 

@@ -139,7 +139,7 @@ def test_what_cannot_be_done_is_said(frames, console):
         crop(Crop(raw, frames / "nothing.csv", out), console)
     with pytest.raises(UserError, match=r"lies in .*raw, which is read"):
         crop(Crop(raw, table, raw / "out"), console)
-    with pytest.raises(UserError, match=r"--margin: expected 0 or more, got -1"):
+    with pytest.raises(UserError, match=r"--margin: expected at least 0, got -1"):
         crop(Crop(raw, table, out, margin=-1), console)
     with pytest.raises(UserError, match=r"no row of .* names a picture"):
         crop(Crop(raw / "run", table, out), console)

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from examples.pose_morph.data.person import BEFORE_LAST_UNDERSCORE
 from examples.pose_morph.data.tables import read_pairs
 from examples.pose_morph.errors import UserError
 from examples.pose_morph.prepare.pairs import Pairs, make_pairs, pairs_of, write_pairs
-from examples.pose_morph.prepare.person import BEFORE_LAST_UNDERSCORE
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ def test_rows_and_columns_become_x_and_y():
     ("options", "message"),
     [
         ({"poses": 0}, "--poses: expected at least 1, got 0"),
-        ({"test_identities": -1}, "--test-identities: expected 0 or more, got -1"),
+        ({"test_identities": -1}, "--test-identities: expected at least 0, got -1"),
         ({"size": (8, 8)}, r"--size: expected at least \(32, 16\)"),
     ],
 )
