@@ -6,6 +6,7 @@ The exit code is 0 where nothing was found, 1 where something was, 2 where a pha
 import os
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from rich.console import Console
@@ -19,16 +20,15 @@ from examples.pose_morph.data.findings import (
     finding_of_unannotated,
     findings_in_pictures,
     findings_in_tables,
-    person_of,
 )
-from examples.pose_morph.data.left_out import FILE_NAME, add_left_out, is_left_out, read_left_out
+from examples.pose_morph.data.left_out import FILE_NAME, add_left_out, is_left_out, lines_for, read_left_out
 from examples.pose_morph.data.listing import Listing, select, without_left_out
-from examples.pose_morph.data.pose_data import DataError, Phase
+from examples.pose_morph.data.person import DEEPFASHION, person_of
+from examples.pose_morph.data.pose_data import PHASES, DataError, Phase
 from examples.pose_morph.data.profiles import Profile, find_profile, list_data
 from examples.pose_morph.option_types import RequiredFolder, Switch, check_least
 from examples.pose_morph.progress import progress_bar
 
-PHASES: tuple[Phase, ...] = ("train", "test")
 SHOWN = 5
 """Names per finding without --all."""
 FEW = 500
@@ -116,7 +116,7 @@ def examine_phase(
     """Read the pictures of a phase, print what it is, and return its findings and whether it can be used."""
     listing = without_left_out(listings[phase], phase, left_out)
     named = {name for pair in listing.pairs for name in pair} | set(listing.annotation.joints)
-    mine = [name for name in pictures_of(phase, listings) if not is_left_out(name, phase, left_out)]
+    mine = [name for name in pictures_of(phase, listings, options.data) if not is_left_out(name, phase, left_out)]
     examined = read_pictures(phase, listing, sorted(named | set(mine)), options.workers, console)
     findings = findings_in_tables(listing) + findings_in_pictures(listing, examined)
     findings += finding_of_unannotated((name for name in mine if name not in named), listing.source.name)
@@ -146,10 +146,10 @@ def read_pictures(
     return examined
 
 
-def pictures_of(phase: Phase, listings: dict[Phase, Listing]) -> list[str]:
+def pictures_of(phase: Phase, listings: dict[Phase, Listing], root: Path) -> list[str]:
     """Return the pictures that lie in a phase's store, without those that belong to the other phase."""
     store = listings[phase].store
-    if store.folder.name.startswith(phase):
+    if store.folder.parent == root and store.folder.name.startswith(phase):  # train/ or train_highres/
         return store.names()
     if len(listings) < len(PHASES):  # one store for both phases: nobody knows whose the others are
         return []
@@ -165,7 +165,7 @@ def describe(phase: Phase, listing: Listing, examined: dict[str, Examined]) -> l
     sizes = Counter(one.size for one in examined.values() if one.size and not one.broken)
     common = ", ".join(f"{size[0]}x{size[1]} ({count})" for size, count in sizes.most_common(3))
     more = f" and {len(sizes) - 3} other sizes" if len(sizes) > 3 else ""
-    people = {person_of(name) for name in examined} - {None}
+    people = {person_of(name, DEEPFASHION) for name in examined} - {None}
     joints = [torch.isfinite(points).all(dim=1).sum() for points in listing.annotation.joints.values()]
     known = float(torch.stack(joints).float().mean()) if joints else 0.0
     return [
@@ -181,12 +181,12 @@ def unmatched_lines(lines: list[str], listings: dict[Phase, Listing]) -> list[Fi
     """Return the lines of left_out.txt that name nothing; only known where both phases can be read."""
     if len(listings) < len(PHASES) or not lines:
         return []
-    names = [
-        (name, phase)
-        for phase, listing in listings.items()
-        for name in {*listing.annotation.joints, *(n for pair in listing.pairs for n in pair), *listing.store.names()}
-    ]
-    unmatched = [line for line in lines if not any(is_left_out(name, phase, {line}) for name, phase in names)]
+    matching: set[str] = set()
+    for phase, listing in listings.items():
+        named = {*listing.annotation.joints, *(name for pair in listing.pairs for name in pair)}
+        for name in named.union(listing.store.names()):
+            matching.update(lines_for(name, phase))
+    unmatched = [line for line in lines if line not in matching]
     remedy = "Correct or remove them; a line is a picture's name, or train/name, as the tables write it."
     return [Finding(f"line(s) of {FILE_NAME} name no picture", remedy, unmatched, [])] if unmatched else []
 

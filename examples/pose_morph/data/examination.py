@@ -9,15 +9,12 @@ from functools import partial
 from itertools import islice
 from typing import NamedTuple
 
-from PIL import Image
-
+from examples.pose_morph.data.orientation import orientation_of
 from examples.pose_morph.data.pose_data import DataError, PictureStore, UnusablePicture
 from examples.pose_morph.data.rgb import as_rgb
 
 CHUNK = 64
 """Pictures that a worker takes at a time; neighbours, so that a video is read in order."""
-
-EXIF_ORIENTATION = 0x0112
 
 
 class Examined(NamedTuple):
@@ -50,7 +47,7 @@ def examine(store: PictureStore, name: str) -> Examined:
         as_rgb(picture)
     except ValueError:
         return Examined(size, picture.mode, False, f"are stored in mode {picture.mode}, which has no agreed range")
-    return Examined(size, picture.mode, _is_turned(picture), None)
+    return Examined(size, picture.mode, orientation_of(picture) != 1, None)
 
 
 def examine_all(store: PictureStore, names: list[str], workers: int) -> Iterator[dict[str, Examined]]:
@@ -78,7 +75,3 @@ def examine_all(store: PictureStore, names: list[str], workers: int) -> Iterator
 
 def _examine_chunk(store: PictureStore, names: list[str]) -> dict[str, Examined]:
     return {name: examine(store, name) for name in names}
-
-
-def _is_turned(picture: Image.Image) -> bool:
-    return picture.getexif().get(EXIF_ORIENTATION, 1) not in (0, 1)

@@ -1,6 +1,5 @@
 """What is missing or odd in a data set, in groups, each with what to do about it."""
 
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
@@ -8,16 +7,15 @@ from typing import NamedTuple
 import torch
 
 from examples.pose_morph.data.examination import Examined
-from examples.pose_morph.data.listing import Listing, outside
+from examples.pose_morph.data.listing import Listing
+from examples.pose_morph.data.person import DEEPFASHION, person_of
+from examples.pose_morph.data.pose import outside
 
 SMALLEST = 32
 """Pictures with a side of fewer pixels are odd."""
 
 USUAL = 0.8
 """If so large a share of the pictures has one size, the others are odd."""
-
-VIEW = re.compile(r"(?P<person>.+)_\d+_?(front|side|back|full|flat|additional)\.\w+")
-"""Names as DeepFashion gives them: a person in one set of clothes, the picture's number, the view."""
 
 
 class Finding(NamedTuple):
@@ -34,12 +32,6 @@ class Finding(NamedTuple):
     remedy: str
     names: list[str]
     left_out: list[str]
-
-
-def person_of(name: str) -> str | None:
-    """Return the person, in one set of clothes, where the name tells."""
-    found = VIEW.fullmatch(name)
-    return found["person"] if found else None
 
 
 def findings_in_tables(listing: Listing) -> list[Finding]:
@@ -68,7 +60,7 @@ def findings_in_tables(listing: Listing) -> list[Finding]:
     ]
     if not listing.paired:
         return _with_names(found)
-    people = [(person_of(a), person_of(b)) for a, b in listing.pairs]
+    people = [(person_of(a, DEEPFASHION), person_of(b, DEEPFASHION)) for a, b in listing.pairs]
     counts = Counter(listing.pairs)
     found += [
         _plain(
@@ -120,7 +112,8 @@ def finding_of_unannotated(names: Iterable[str], source: str) -> list[Finding]:
 
 def finding_of_both_phases(train: Listing, test: Listing) -> list[Finding]:
     """Return the people who are trained on and tested on, as far as names tell."""
-    people = [{person_of(name) for pair in listing.pairs for name in pair} - {None} for listing in (train, test)]
+    named = [{name for pair in listing.pairs for name in pair} for listing in (train, test)]
+    people = [{person_of(name, DEEPFASHION) for name in names} - {None} for names in named]
     remedy = "Move them to one phase: scores on people who were trained on say little."
     return _with_names([_plain("person(s) are in train and in test", remedy, sorted(map(str, people[0] & people[1])))])
 

@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from examples.pose_morph.data.left_out import FILE_NAME, is_left_out, read_left_out
+from examples.pose_morph.data.pose import outside
 from examples.pose_morph.data.pose_data import DataError, Phase, PictureStore, PoseData, UnusablePicture
 from examples.pose_morph.data.tables import Annotation
 from examples.pose_morph.messages import some
@@ -75,12 +76,6 @@ def without_left_out(listing: Listing, phase: Phase, lines: set[str]) -> Listing
     pairs = [pair for pair in listing.pairs if not any(is_left_out(name, phase, lines) for name in pair)]
     annotation = listing.annotation._replace(joints=kept, repeated=[name for name in repeated if name in kept])
     return replace(listing, annotation=annotation, pairs=pairs)
-
-
-def outside(points: Float[Tensor, "18 2"], frame: tuple[int, int]) -> Bool[Tensor, "18"]:
-    """Which known joints lie beyond the outermost pixels of a frame (height, width)."""
-    height, width = frame
-    return ((points < -0.5) | (points > points.new_tensor([width, height]) - 0.5)).any(dim=1)
 
 
 def _usable(listing: Listing, root: Path, phase: Phase) -> Selected:

@@ -1,17 +1,17 @@
 """Pictures whose file says that they should be shown turned."""
 
-from pathlib import Path
-
 import torch
 from jaxtyping import Float
 from PIL import ExifTags, Image
 from torch import Tensor
 
 
-def orientation_of(path: Path) -> int:
-    """Return the EXIF orientation of a picture: 1 is upright, 6 was taken with the camera turned to the left."""
-    with Image.open(path) as picture:
-        orientation = picture.getexif().get(ExifTags.Base.Orientation, 1)
+def orientation_of(picture: Image.Image) -> int:
+    """Return the EXIF orientation of a decoded picture: 1 is upright, 6 was taken with the camera turned to the left.
+
+    Pillow turns TIFF files when it decodes them, and others not: ask the decoded picture, not the file.
+    """
+    orientation = picture.getexif().get(ExifTags.Base.Orientation, 1)
     return orientation if orientation in range(1, 9) else 1
 
 

@@ -7,11 +7,14 @@ from examples.pose_morph.errors import UserError
 BEFORE_LAST_UNDERSCORE = r"^(.+)_[^/]*$"
 """One person in one outfit under PATN's names: ``fashionWOMENDressesid0000262902`` of ``…02_3back.jpg``."""
 
+DEEPFASHION = r"^(.+)_\d+_?(?:front|side|back|full|flat|additional)\.\w+$"
+"""The same, only of names as DeepFashion gives them: with the picture's number and the view."""
 
-def person_of(name: str, pattern: str = BEFORE_LAST_UNDERSCORE) -> str | None:
+
+def person_of(name: str, pattern: str) -> str | None:
     """Return what the pattern's first group (or all of it) matches in a name, or None.
 
-    >>> person_of("fashionWOMENDressesid0000262902_3back.jpg")
+    >>> person_of("fashionWOMENDressesid0000262902_3back.jpg", BEFORE_LAST_UNDERSCORE)
     'fashionWOMENDressesid0000262902'
     >>> person_of("fashionWOMENDressesid0000262902_3back.jpg", r"id[0-9]{8}")
     'id00002629'

@@ -4,7 +4,7 @@ import math
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 JOINTS = (
@@ -87,6 +87,12 @@ def facing(keypoints: Float[Tensor, "b 18 2"]) -> Float[Tensor, "b"]:
     """+1 for a person seen from the front (right shoulder on the picture's left), -1 from behind; +1 if not known."""
     across = keypoints[:, 5, 0] - keypoints[:, 2, 0]
     return torch.where(across < 0, -1.0, 1.0).to(keypoints.dtype)
+
+
+def outside(keypoints: Float[Tensor, "*b 18 2"], frame: tuple[int, int]) -> Bool[Tensor, "*b 18"]:
+    """Which known joints lie beyond the outermost pixels of a frame (height, width)."""
+    height, width = frame
+    return ((keypoints < -0.5) | (keypoints > keypoints.new_tensor([width, height]) - 0.5)).any(dim=-1)
 
 
 def scale_keypoints(

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from examples.pose_morph.data.rgb import as_rgb
 from examples.pose_morph.errors import UserError
 
 Phase = Literal["train", "test"]
+PHASES: tuple[Phase, ...] = get_args(Phase)
 
 ASK_THE_DOCTOR = (
     "python -m examples.pose_morph.doctor --data FOLDER names every such file, and --write-left-out leaves them out"

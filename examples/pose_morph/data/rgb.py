@@ -8,7 +8,7 @@ def as_rgb(picture: Image.Image) -> Image.Image:
     """Return a decoded picture as RGB.
 
     Transparent pictures are laid over white; 16-bit grey is scaled to 8 bits, not clipped. A note in the file that it
-    should be shown turned (EXIF orientation) is not followed: keypoints are in the frame that is stored.
+    should be shown turned (EXIF orientation) is kept and not followed: keypoints are in the frame that is stored.
 
     Raises:
         ValueError: the mode has no agreed range (floating point, or 32-bit integers beyond 16 bits).
@@ -26,7 +26,7 @@ def as_rgb(picture: Image.Image) -> Image.Image:
                 raise ValueError(
                     f"mode {picture.mode} with values from {values.min()} to {values.max()}: expected 0 to 65535"
                 )
-            return Image.fromarray(np.round(values / 257).astype(np.uint8)).convert("RGB")
+            return _with_notes_of(picture, Image.fromarray(np.round(values / 257).astype(np.uint8)).convert("RGB"))
         case "F":
             raise ValueError("mode F, floating point, has no agreed range: save it with 8 or 16 bits")
         case _:  # L, P, 1, CMYK, YCbCr, LAB, HSV
@@ -35,4 +35,11 @@ def as_rgb(picture: Image.Image) -> Image.Image:
 
 def _over_white(picture: Image.Image) -> Image.Image:
     layer = picture.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+    white = Image.new("RGBA", layer.size, "white")
+    return _with_notes_of(picture, Image.alpha_composite(white, layer).convert("RGB"))
+
+
+def _with_notes_of(picture: Image.Image, result: Image.Image) -> Image.Image:
+    """Pass on what the file says beside its pixels, as Pillow's own conversions do."""
+    result.info = {name: value for name, value in picture.info.items() if name != "transparency"}
+    return result

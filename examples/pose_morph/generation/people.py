@@ -11,7 +11,7 @@ from torch import Tensor
 
 from examples.pose_morph.data.folder_store import FolderStore
 from examples.pose_morph.data.orientation import orientation_of, upright
-from examples.pose_morph.data.pose import JOINTS
+from examples.pose_morph.data.pose import JOINTS, outside
 from examples.pose_morph.data.tables import read_annotation
 from examples.pose_morph.errors import UserError
 from examples.pose_morph.generation.detection import detect_joints
@@ -49,11 +49,11 @@ def read_people(paths: Sequence[Path], table: Path | None) -> list[Person]:
     people = []
     for file in files:
         person = read_person(file, rows)
-        if not bool(torch.isfinite(person.keypoints).all(dim=1).any()):
+        known = torch.isfinite(person.keypoints).all(dim=1)
+        if not bool(known.any()):
             raise UserError(f"keypoints: no joint of {file} is known; a person needs some of the 18")
         width, height = person.picture.size
-        inside = (person.keypoints > -1) & (person.keypoints < torch.tensor([width, height]))
-        if not bool(inside.all(dim=1).any()):
+        if bool(outside(person.keypoints, (height, width))[known].all()):
             raise UserError(
                 f"keypoints: all joints of {file} lie outside of it, which is {height}x{width} (height x width); "
                 "joints of a source must be in pixels of its own picture"
@@ -74,7 +74,7 @@ def read_person(path: Path, table: Table | None = None) -> Person:
     if not path.is_file():
         raise UserError(f"picture: there is no {path}")
     picture = FolderStore(path.parent).read(path.name)
-    orientation = orientation_of(path)
+    orientation = orientation_of(picture)
     keypoints = nearby_row(path) if table is None else row_of(path, table[1])
     if keypoints is not None:
         return Person(path.stem, *upright(picture, keypoints, orientation))

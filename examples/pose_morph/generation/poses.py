@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from examples.pose_morph.data.folder_store import header_size
-from examples.pose_morph.data.pose import scale_keypoints
+from examples.pose_morph.data.pose import outside, scale_keypoints
 from examples.pose_morph.data.pose_data import UnusablePicture, region_of
 from examples.pose_morph.data.tables import read_annotation
 from examples.pose_morph.errors import UserError
@@ -128,8 +128,7 @@ def check_inside(poses: Float[Tensor, "p 18 2"], names: Sequence[str], size: tup
         UserError: all known joints of a pose lie outside.
     """
     known = torch.isfinite(poses).all(dim=-1)
-    width_height = poses.new_tensor([size[1], size[0]])
-    out = known & ((poses < -0.5) | (poses > width_height - 0.5)).any(dim=-1)
+    out = known & outside(poses, size)
     for number, name in enumerate(names):
         if bool(known[number].any()) and bool((out | ~known)[number].all()):
             raise UserError(

@@ -15,8 +15,9 @@ Joints = Float[Tensor, "18 2"]
 
 def row_of(path: Path, rows: dict[str, Joints]) -> Joints | None:
     """Return the row of a picture: under the longest end of its path that the table names, as ``dresses/a.jpg``."""
-    for first in range(len(path.parts)):
-        name = "/".join(path.parts[first:])
+    parts = path.absolute().parts
+    for first in range(len(parts)):
+        name = "/".join(parts[first:])
         if name in rows:
             return rows[name]
     return None
@@ -28,9 +29,9 @@ def nearby_row(path: Path) -> Joints | None:
     Raises:
         UserError: several tables of one place have different rows.
     """
-    path = path.absolute()
-    above, own = path.parent.parent, path.parent.with_suffix(".csv")
-    for tables in (path.parent.glob("*.csv"), [own] if own.is_file() else [], above.glob("*.csv")):
+    folder = path.absolute().parent
+    own = folder.parent / f"{folder.name}.csv"
+    for tables in (folder.glob("*.csv"), [own], folder.parent.glob("*.csv")):
         found = {}
         for table in sorted(tables):
             row = row_of(path, _rows_of(table)) if has_annotation_columns(table) else None

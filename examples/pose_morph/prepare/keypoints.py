@@ -8,6 +8,7 @@ import torch
 import tyro
 from rich.console import Console
 
+from examples.pose_morph.data.orientation import orientation_of
 from examples.pose_morph.data.pose import JOINTS
 from examples.pose_morph.data.pose_data import DataError
 from examples.pose_morph.data.tables import read_annotation
@@ -20,7 +21,6 @@ from examples.pose_morph.prepare.landmarks import to_joints
 from examples.pose_morph.prepare.pose_detector import PoseDetector
 from examples.pose_morph.progress import progress_bar
 
-ORIENTATION, UPRIGHT = 0x0112, 1
 SAVE_EVERY = 100
 
 
@@ -63,7 +63,7 @@ def keypoints(options: Keypoints, console: Console) -> None:
                 except DataError as error:
                     broken.append(str(error))
                     continue
-                if picture.getexif().get(ORIENTATION, UPRIGHT) != UPRIGHT:
+                if orientation_of(picture) != 1:
                     turned.append(name)
                     continue
                 landmarks = detector.detect(picture)
@@ -78,7 +78,8 @@ def keypoints(options: Keypoints, console: Console) -> None:
         if todo and rows:
             write_annotation(options.out, rows)
 
-    found = [rows[name] for name in todo if name in rows and name not in set(empty)]
+    nobody = set(empty)
+    found = [rows[name] for name in todo if name in rows and name not in nobody]
     joints = sum(int(torch.isfinite(points).all(dim=1).sum()) for points in found) / max(1, len(found))
     say(
         console,

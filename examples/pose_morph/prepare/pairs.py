@@ -10,13 +10,12 @@ from rich.console import Console
 
 from examples.pose_morph.atomic import replace_file
 from examples.pose_morph.data.person import BEFORE_LAST_UNDERSCORE, by_person
+from examples.pose_morph.data.pose_data import PHASES
 from examples.pose_morph.errors import UserError
 from examples.pose_morph.existing import refuse_existing
 from examples.pose_morph.messages import say
 from examples.pose_morph.option_types import Count, RequiredFolder, Switch, check_least
 from examples.pose_morph.prepare.pictures import picture_names
-
-PHASES = ("train", "test")
 
 
 @dataclass(frozen=True)

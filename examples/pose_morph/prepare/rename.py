@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.console import Console
 
 from examples.pose_morph.data.person import by_person
+from examples.pose_morph.data.pose_data import PHASES
 from examples.pose_morph.data.tables import find_table, read_pairs, read_text
 from examples.pose_morph.errors import UserError
 from examples.pose_morph.existing import refuse_inside
@@ -21,7 +22,6 @@ from examples.pose_morph.prepare.placing import Placement, place
 from examples.pose_morph.prepare.split import held_out
 
 RAW = re.compile(r"(?:^|/)((?:WO)?MEN)/([^/]+)/id_(\d{8})/(\d{2})_(\d[^/]*\.(?:jpg|jpeg|png))$", re.IGNORECASE)
-PHASES = ("train", "test")
 GARMENT = r"id(\d{8})\d{2}_"
 """DeepFashion numbers garments, not people: one person may wear several, which only published lists can know."""
 

@@ -10,6 +10,7 @@ import tyro
 from rich.console import Console
 
 from examples.pose_morph.data.person import BEFORE_LAST_UNDERSCORE, by_person
+from examples.pose_morph.data.pose_data import PHASES
 from examples.pose_morph.data.tables import read_annotation
 from examples.pose_morph.errors import UserError
 from examples.pose_morph.existing import refuse_existing, refuse_inside
@@ -63,7 +64,7 @@ def split(options: Split, console: Console) -> None:
     refuse_inside(options.out, options.pictures)
     groups = by_person(picture_names(options.pictures), options.person)
     test = held_out(groups, options.test_share, options.seed)
-    names = {"train": [], "test": []}
+    names = {phase: [] for phase in PHASES}
     for person, own in groups.items():
         names["test" if person in test else "train"] += own
     tables = {phase: options.out / f"fasion-resize-annotation-{phase}.csv" for phase in names}

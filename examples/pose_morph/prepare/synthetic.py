@@ -18,6 +18,7 @@ from rich.console import Console
 from torch import Tensor
 
 from examples.pose_morph.atomic import replace_file
+from examples.pose_morph.data.pose_data import PHASES
 from examples.pose_morph.data.rest_points import encode, rest_path
 from examples.pose_morph.errors import UserError
 from examples.pose_morph.existing import refuse_existing
@@ -31,7 +32,6 @@ from examples.pose_morph.prepare.annotation import write_annotation
 from examples.pose_morph.prepare.pairs import write_pairs
 from examples.pose_morph.progress import progress_bar
 
-PHASES = ("train", "test")
 TRIES_PER_POSE = 12
 GOOD_FIT = 0.93
 SMALLEST = (32, 16)

@@ -8,12 +8,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
+from examples.pose_morph.data.folder_store import FolderStore
+from examples.pose_morph.data.pose_data import DataError
 from examples.pose_morph.errors import UserError
+from examples.pose_morph.messages import some
 from examples.pose_morph.study.design import Exhibit, Truth
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
 ASPECT_TOLERANCE = 0.02
 EXAMPLES = 2
 """Examples of each kind on the page of instructions, where a folder has pictures to spare."""
@@ -47,10 +49,11 @@ class PictureFolder:
         if not folder.is_dir():
             raise UserError(f"{option}: there is no folder {folder}")
         self.option, self.folder = option, folder
-        files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-        random.Random(f"{seed} {option}").shuffle(files)
-        self.unreadable: list[Path] = []
-        self._rest = self._read(files)
+        self._store = FolderStore(folder)
+        names = self._store.names()
+        random.Random(f"{seed} {option}").shuffle(names)
+        self.unreadable: list[str] = []
+        self._rest = self._read(names)
         self._taken = 0
 
     def take(self, count: int, purpose: str) -> list[tuple[str, Image.Image]]:
@@ -77,18 +80,20 @@ class PictureFolder:
     def notes(self) -> Iterator[str]:
         """Say how many pictures were left out."""
         if self.unreadable:
-            count, first = len(self.unreadable), self.unreadable[0]
-            yield f"{self.option}: {count} pictures cannot be read and are left out ({first} …)"
+            yield (
+                f"{self.option}: {len(self.unreadable)} pictures of {self.folder} cannot be read and are left out: "
+                f"{some(self.unreadable)}"
+            )
 
-    def _read(self, files: Sequence[Path]) -> Iterator[tuple[str, Image.Image]]:
-        for path in files:
+    def _read(self, names: Sequence[str]) -> Iterator[tuple[str, Image.Image]]:
+        """Yield names and pictures as they are seen: turned as the camera says, transparent parts on white."""
+        for name in names:
             try:
-                with Image.open(path) as file:
-                    picture = _upright_rgb(file)
-            except (UnidentifiedImageError, OSError, Image.DecompressionBombError):
-                self.unreadable.append(path)
+                picture = self._store.read(name)
+            except DataError:
+                self.unreadable.append(name)
             else:
-                yield path.relative_to(self.folder).as_posix(), picture
+                yield name, ImageOps.exif_transpose(picture)
 
 
 def gather(
@@ -136,7 +141,7 @@ def gather(
     ]
     owners: dict[str, str] = {}
     for (name, picture), truth, is_golden in roles:
-        fitted = fit(picture, size)
+        fitted = cover(picture, size)
         digest = hashlib.sha256(fitted.tobytes()).hexdigest()
         if digest in owners:
             raise UserError(
@@ -145,7 +150,7 @@ def gather(
         owners[digest] = name
         exhibits.append(Exhibit(name, truth, is_golden, digest))
         pictures.append(to_png(fitted))
-    labelled = [(kind, to_png(fit(picture, size))) for kind, entries in examples.items() for _, picture in entries]
+    labelled = [(kind, to_png(cover(picture, size))) for kind, entries in examples.items() for _, picture in entries]
     notes = [note for folder in folders.values() for note in folder.notes()]
     if len(labelled) < 2 * EXAMPLES:
         notes.append(
@@ -154,7 +159,7 @@ def gather(
     return Exhibition(size, tuple(exhibits), tuple(pictures), tuple(labelled), tuple(notes))
 
 
-def fit(picture: Image.Image, frame: tuple[int, int]) -> Image.Image:
+def cover(picture: Image.Image, frame: tuple[int, int]) -> Image.Image:
     """Scale a picture to cover ``frame`` (height, width) and cut what stands out on both sides."""
     height, width = frame
     if picture.size == (width, height):
@@ -163,9 +168,9 @@ def fit(picture: Image.Image, frame: tuple[int, int]) -> Image.Image:
 
 
 def to_png(picture: Image.Image) -> bytes:
-    """Encode a picture; stored without compression, so that the length of a file tells nothing."""
+    """Encode the pixels alone, without compression: neither a file's length nor its colour profile tells anything."""
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG", compress_level=0)
+    picture.save(buffer, "PNG", compress_level=0, icc_profile=None)
     return buffer.getvalue()
 
 
@@ -182,15 +187,6 @@ def shuffle_blocks(picture: Image.Image, seed: str) -> Image.Image:
     for x, y in corners:
         result.paste(picture.crop((x, y, x + width, y + height)), target[x, y])
     return result
-
-
-def _upright_rgb(file: Image.Image) -> Image.Image:
-    """The picture as it is seen: turned as the camera says, transparent parts on white."""
-    upright = ImageOps.exif_transpose(file)
-    if "A" in upright.getbands() or "transparency" in upright.info:
-        layered = upright.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", layered.size, "white"), layered).convert("RGB")
-    return upright.convert("RGB")
 
 
 def _common_frame(

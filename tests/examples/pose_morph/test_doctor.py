@@ -13,8 +13,9 @@ from rich.console import Console
 
 from examples.pose_morph import doctor
 from examples.pose_morph.data.examination import examine, examine_all
-from examples.pose_morph.data.findings import person_of
 from examples.pose_morph.data.folder_store import FolderStore
+from examples.pose_morph.data.left_out import read_left_out
+from examples.pose_morph.data.person import DEEPFASHION, person_of
 from examples.pose_morph.data.profiles import read_data
 from tests.examples.pose_morph.conftest import (
     write_cfld,
@@ -226,6 +227,20 @@ def test_lines_that_are_there_already_stay(people):
     assert (people / "left_out.txt").read_text() == "train1_0.jpg  # blurred\ntrain/train0_0.jpg\n"
 
 
+def test_a_name_with_a_number_sign_can_be_left_out(people):
+    shutil.copy(people / "train" / "train0_0.jpg", people / "train" / "look#7.jpg")
+    (people / "left_out.txt").write_text("# twice the same\ntrain/look#7.jpg # the second\n")
+    assert read_left_out(people) == ["train/look#7.jpg"]
+    assert examined(people)[0] == 0
+
+
+@pytest.mark.parametrize("name", ["train_photos", "tests"])
+def test_a_folder_of_both_phases_may_begin_like_one_of_them(tmp_path, name):
+    """Each phase's pictures lie beside the other's, whatever the folder is called."""
+    code, text = examined(write_single(tmp_path / name))
+    assert code == 0, text
+
+
 def test_the_first_names_are_shown_and_all_on_demand(tmp_path):
     root = write_people(tmp_path / "data", train=6)
     for path in (root / "train").iterdir():
@@ -287,7 +302,7 @@ def test_phases_that_are_laid_out_in_different_ways_are_said(tmp_path):
     ],
 )
 def test_a_name_tells_its_person_only_in_the_form_of_deepfashion(name, person):
-    assert person_of(name) == person
+    assert person_of(name, DEEPFASHION) == person
 
 
 def test_a_damaged_value_of_a_database_is_named(tmp_path):

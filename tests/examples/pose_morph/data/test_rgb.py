@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from examples.pose_morph.data.folder_store import FolderStore
+from examples.pose_morph.data.orientation import orientation_of
 from examples.pose_morph.data.pose_data import DataError
 from examples.pose_morph.data.rgb import as_rgb
 
@@ -58,6 +59,15 @@ def test_a_mode_without_a_range_is_refused_with_the_files_name(tmp_path):
         FolderStore(tmp_path).read("a.tif")
     with pytest.raises(ValueError, match="from 0 to 70000: expected 0 to 65535"):
         as_rgb(Image.fromarray(np.array([[0, 70000]], dtype=np.int32)))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "I;16"])
+def test_a_note_to_turn_the_picture_is_kept(tmp_path, mode):
+    picture = Image.new(mode, (4, 8))
+    exif = picture.getexif()
+    exif[0x0112] = 6
+    picture.save(tmp_path / "a.png", exif=exif)
+    assert orientation_of(FolderStore(tmp_path).read("a.png")) == 6
 
 
 def test_a_note_to_turn_the_picture_is_not_followed(tmp_path):

@@ -1,5 +1,7 @@
 """Sources: where their joints come from, pictures that are stored turned, and what is refused."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from PIL import Image, ImageOps
@@ -48,6 +50,19 @@ def test_joints_come_from_the_given_table_then_from_beside_then_from_above(photo
     (person,) = read_people([photo], given)
     assert torch.equal(person.keypoints, standing + 4)
     assert (person.name, person.picture.size, person.picture.mode) == ("a", (40, 64), "RGB")
+
+
+def test_a_folders_own_table_has_its_whole_name(photo, standing):
+    folder = photo.parent.rename(photo.parents[1] / "photos.v2")
+    write_table(folder.parent / "photos.csv", {"a.png": standing})
+    write_table(folder.parent / "photos.v2.csv", {"a.png": standing + 1})
+    assert torch.equal(read_people([folder / "a.png"], None)[0].keypoints, standing + 1)
+
+
+def test_a_given_table_may_name_more_of_the_path_than_the_command_line(photo, standing, monkeypatch):
+    write_table(photo.parents[2] / "given.csv", {"photos/a.png": standing})
+    monkeypatch.chdir(photo.parent)
+    assert torch.equal(read_people([Path("a.png")], photo.parents[2] / "given.csv")[0].keypoints, standing)
 
 
 def test_tables_that_contradict_each_other_are_named(photo, standing):
@@ -118,6 +133,17 @@ def test_a_turned_picture_is_set_upright_with_its_joints(tmp_path, standing, ori
     assert person.picture.getpixel(tuple(int(value) for value in person.keypoints[4])) == (255, 0, 0)
     with Image.open(tmp_path / "a.png") as picture:
         assert ImageOps.exif_transpose(picture).tobytes() == person.picture.tobytes()
+
+
+def test_a_tiff_that_pillow_turns_is_not_turned_again(tmp_path, standing):
+    picture = Image.new("RGB", (40, 64))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture.save(tmp_path / "a.tif", exif=exif)
+    write_table(tmp_path / "t.csv", {"a.tif": standing.flip(1)})
+    (person,) = read_people([tmp_path / "a.tif"], None)
+    assert person.picture.size == (64, 40)
+    assert torch.equal(person.keypoints, standing.flip(1))
 
 
 def test_an_upright_picture_is_left_alone(standing):

@@ -64,15 +64,16 @@ def test_a_picture_without_a_person_has_a_row_of_minus_one_and_is_named(photos, 
 
 def test_broken_and_turned_pictures_are_left_out_and_named(photos, tmp_path, console):
     (photos / "a.png").write_bytes(b"no picture")
-    turned = Image.new("RGB", (41, 61), "white")
-    exif = turned.getexif()
-    exif[0x0112] = 6
-    turned.save(photos / "d.jpg", exif=exif)
+    for name, mode in (("d.jpg", "RGB"), ("e.png", "RGBA")):
+        turned = Image.new(mode, (41, 61), "white")
+        exif = turned.getexif()
+        exif[0x0112] = 6
+        turned.save(photos / name, exif=exif)
     keypoints(Keypoints(photos, tmp_path / "k.csv"), console)
     assert list(read_annotation(tmp_path / "k.csv").joints) == ["b.png", "c.png"]
     said = console.file.getvalue()
-    assert "1 pictures are left out because they are stored turned" in said
-    assert "d.jpg" in said
+    assert "2 pictures are left out because they are stored turned" in said
+    assert "d.jpg, e.png" in said
     assert "left out: " in said
     assert "a.png cannot be read as a picture" in said
 

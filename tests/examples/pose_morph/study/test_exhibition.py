@@ -2,8 +2,9 @@
 
 import io
 
+import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
 from examples.pose_morph.errors import UserError
 from examples.pose_morph.study.exhibition import gather, shuffle_blocks
@@ -31,6 +32,10 @@ def test_half_are_real_and_golden_ones_have_pictures_of_their_own(folders):
 def test_no_file_tells_by_its_length_size_or_format_what_it_is(tmp_path):
     real = write_pictures(tmp_path / "real", 12, hue=200, size=(48, 64), suffix=".jpg")
     generated = write_pictures(tmp_path / "generated", 6, hue=40)
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    for path in real.iterdir():  # as cameras do
+        with Image.open(path) as picture:
+            picture.save(path, icc_profile=profile)
     shown = gather(real, generated, count=4, golden_count=4)
     assert shown.frame == (32, 24)
     assert {len(picture) for picture in shown.pictures} == {len(shown.pictures[0])}
@@ -93,6 +98,19 @@ def test_a_picture_in_two_roles_is_refused(folders):
         gather(folders[0], folders[0], count=20, golden_count=0)
 
 
+def test_pictures_are_shown_as_the_camera_says_and_deep_grey_is_scaled(tmp_path, folders):
+    stored = Image.new("RGB", (32, 24), "red")
+    stored.putpixel((0, 0), (0, 0, 255))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    stored.save(folders[1] / "turned.png", exif=exif)
+    Image.fromarray(np.full((32, 24), 257 * 120, dtype=np.uint16)).save(folders[1] / "deep.png")
+    shown = gather(*folders, count=12, golden_count=2)
+    seen = {exhibit.name: opened(picture) for exhibit, picture in zip(shown.exhibits, shown.pictures, strict=True)}
+    assert seen["turned.png"].getpixel((23, 0)) == (0, 0, 255)
+    assert seen["deep.png"].getpixel((0, 0)) == (120, 120, 120)
+
+
 def test_files_that_are_no_pictures_are_counted_and_odd_modes_are_read(tmp_path, folders):
     for number in range(3):
         (folders[1] / f"broken{number}.png").write_bytes(b"\x89PNG and no more")
@@ -100,6 +118,6 @@ def test_files_that_are_no_pictures_are_counted_and_odd_modes_are_read(tmp_path,
     clear.save(folders[1] / "clear.png")
     Image.new("L", (24, 32), 5).save(folders[1] / "grey.png")
     shown = gather(*folders, count=12, golden_count=2)
-    assert any(note.startswith("generated: 3 pictures cannot be read") for note in shown.notes)
+    assert any(note.startswith(f"generated: 3 pictures of {folders[1]} cannot be read") for note in shown.notes)
     number = next(number for number, exhibit in enumerate(shown.exhibits) if exhibit.name == "clear.png")
     assert opened(shown.pictures[number]).getpixel((3, 3)) == (255, 255, 255)
