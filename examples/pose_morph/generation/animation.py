@@ -16,6 +16,9 @@ from examples.pose_morph.errors import UserError
 GIF_FPS = 50
 """GIFs count in hundredths of a second, and viewers slow down what is faster."""
 
+LEAST_FPS = 0.01
+"""Neither format has room for much longer frames."""
+
 
 def check_animation(path: Path, fps: float) -> None:
     """Make sure that `write_animation` can write such a file, before anything is drawn.
@@ -26,8 +29,8 @@ def check_animation(path: Path, fps: float) -> None:
     if path.suffix.lower() not in (".gif", ".mp4"):
         raise UserError(f"--animate: expected a file that ends in .gif or .mp4, got {path}")
     most = GIF_FPS if path.suffix.lower() == ".gif" else 240
-    if not 0 < fps <= most:
-        raise UserError(f"--fps: expected more than 0 and at most {most} for {path.suffix}, got {fps:g}")
+    if not LEAST_FPS <= fps <= most:
+        raise UserError(f"--fps: expected {LEAST_FPS} to {most} for {path.suffix}, got {fps:g}")
 
 
 def write_animation(path: Path, frames: Iterable[Image.Image], fps: float) -> None:

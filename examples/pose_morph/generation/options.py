@@ -67,6 +67,8 @@ def check(options: Options) -> None:
     Raises:
         UserError: no or several kinds of poses, nowhere to write to, or a number that is out of range.
     """
+    if not options.source:
+        raise UserError("--source: expected at least one picture, or a folder of them, got none")
     given = [name for name in ("pose", "pose_from", "pose_sequence") if getattr(options, name)]
     if len(given) != 1:
         got = " and ".join("--" + name.replace("_", "-") for name in given) or "none"

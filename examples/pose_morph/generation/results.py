@@ -31,7 +31,7 @@ def distinct(names: Sequence[str]) -> list[str]:
     """
     chosen: dict[str, None] = {}
     for name in names:
-        plain = new = "".join("_" if letter in '/\\\\:*?"<>|' else letter for letter in name)
+        plain = new = "".join("_" if letter in '/\\:*?"<>|' else letter for letter in name)
         count = 1
         while new in chosen:
             count += 1

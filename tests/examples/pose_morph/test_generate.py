@@ -207,6 +207,8 @@ def test_joints_outside_of_the_picture_are_said_or_refused(place, standing):
         ({"pose": "joints.csv", "out": "a.png"}, "--out: expected a folder, and .*a.png is a file"),
         ({"pose": "joints.csv", "animate": "film.avi"}, r"ends in \.gif or \.mp4"),
         ({"pose": "joints.csv", "animate": "film.gif", "fps": 100.0}, "--fps: expected"),
+        ({"pose": "joints.csv", "animate": "film.mp4", "fps": 0.001}, "--fps: expected"),
+        ({"pose": "joints.csv", "source": ()}, "--source: expected at least one picture"),
         ({"pose": "joints.csv", "pose_names": ("x",)}, r"joints\.csv has no row x"),
         ({"pose": "joints.csv", "model": "nowhere"}, "model: there is no .*nowhere"),
         ({"pose": "joints.csv", "device": "tpu"}, "--device: expected"),

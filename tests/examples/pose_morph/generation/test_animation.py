@@ -62,9 +62,10 @@ def test_a_single_frame_is_an_animation_too(tmp_path):
     ("name", "fps", "message"),
     [
         ("a.webp", 10, r"ends in \.gif or \.mp4, got a\.webp"),
-        ("a.gif", 60, r"at most 50 for \.gif, got 60"),
-        ("a.mp4", 0, r"more than 0"),
-        ("a.mp4", float("nan"), r"more than 0"),
+        ("a.gif", 60, r"0\.01 to 50 for \.gif, got 60"),
+        ("a.mp4", 0, r"0\.01 to 240"),
+        ("a.gif", 0.001, r"0\.01 to 50"),
+        ("a.mp4", float("nan"), r"0\.01 to 240"),
     ],
 )
 def test_what_no_viewer_plays_is_refused(tmp_path, name, fps, message):
