@@ -44,8 +44,9 @@ def generate(options: Options, console: Console) -> int:
     """Draw what ``options`` ask for; return the exit code."""
     check(options)
     generator, settings, _ = load_generator(options.model, choose_device(options.device))
-    people = read_people(options.source, options.source_keypoints)
-    poses, notes = target_poses(options)
+    with console.status("reading pictures and poses"):  # the extractor takes its time where no table has the joints
+        people = read_people(options.source, options.source_keypoints)
+        poses, notes = target_poses(options)
     pose_names = distinct(names_between([pose.name for pose in poses], options.between))
     if options.pose_sequence is not None or options.between:  # files in the order of the frames
         pose_names = [f"{number:05d}_{name}" for number, name in enumerate(pose_names)]

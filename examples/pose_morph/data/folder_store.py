@@ -39,6 +39,20 @@ class FolderStore(PictureStore):
         return sorted(path.relative_to(self.folder).as_posix() for path in found)
 
 
+def pictures_in(folder: Path, option: str) -> list[str]:
+    """Return the names of all pictures in a folder that somebody gave as ``option``, and in folders in it, in order.
+
+    Raises:
+        DataError: there is no such folder, or no picture in it.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{option}: there is no folder {folder}")
+    names = FolderStore(folder).names()
+    if not names:
+        raise DataError(f"{option}: expected pictures ({', '.join(SUFFIXES)}) in {folder}, and none is there")
+    return names
+
+
 def header_size(source: Path | IO[bytes]) -> tuple[int, int]:
     """Return height and width of an encoded picture."""
     try:

@@ -19,10 +19,9 @@ from examples.pose_morph.data.folder_store import FolderStore
 from examples.pose_morph.data.listing import Listing
 from examples.pose_morph.data.pose_data import DataError, Phase, PictureStore, UnusablePicture
 from examples.pose_morph.data.tables import Annotation, read_annotation
-from examples.pose_morph.data.video import Video
+from examples.pose_morph.data.video import VIDEO_SUFFIXES, Video, frame_number
 from examples.pose_morph.messages import some
 
-VIDEO_SUFFIXES = (".mp4", ".gif", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
 OPEN_VIDEOS = 8
 """Video files that a process keeps open."""
 
@@ -114,9 +113,10 @@ def _name(video: Path, frame: str, table: Path) -> str:
     """Return a frame's name in the store."""
     if video.is_dir():
         return f"{video.name}/{frame}"
-    if not frame.strip().isdecimal():
+    number = frame_number(frame)
+    if number is None:
         raise DataError(f"data: {table}: expected the number of a frame of {video.name}, from 0, got {frame!r}")
-    return f"{video.name}/{int(frame)}"
+    return f"{video.name}/{number}"
 
 
 def _draw_pairs(names: list[str], seed: int) -> list[tuple[str, str]]:

@@ -76,7 +76,7 @@ def _read_pairs(path: Path) -> list[tuple[str, str]]:
         if not line.strip():
             continue
         target, *sources = (re.sub(r"\.jpg$", ".png", name.strip()) for name in line.split(","))
-        if not sources:
+        if not sources or not all((target, *sources)):
             raise DataError(f"data: {path}, line {number}: expected target,source, got {line.strip()}")
         pairs += [(source, target) for source in sources]
     return pairs
@@ -84,7 +84,7 @@ def _read_pairs(path: Path) -> list[tuple[str, str]]:
 
 def _read_pose(path: Path) -> Float[Tensor, "18 2"]:
     try:
-        rows = [[float(number) for number in line.split()[:2]] for line in read_text(path).splitlines()]
+        rows = [[float(number) for number in line.split()[:2]] for line in read_text(path).strip().splitlines()]
         points = torch.tensor(rows, dtype=torch.float32)
     except ValueError as error:
         raise DataError(f"data: {path}: expected rows of numbers x y ({error})") from error

@@ -2,7 +2,7 @@
 
 from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 
@@ -17,9 +17,9 @@ from examples.pose_morph.data.single import list_single, locate_single
 from examples.pose_morph.data.tables import annotation_rows
 
 Found = Literal["patn", "gfla", "cfld", "nted", "frames", "single"]
-Profile = Literal["auto", "patn", "gfla", "cfld", "nted", "frames", "single"]
+Profile = Literal["auto", Found]
 
-PROFILES: tuple[Found, ...] = ("patn", "gfla", "cfld", "nted", "frames", "single")
+PROFILES: tuple[Found, ...] = get_args(Found)
 
 LOOKED_AT = 200
 """Pictures that are looked at to find out which frame their keypoints are in."""

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from examples.pose_morph.data.folder_store import decode_picture
 from examples.pose_morph.data.pose_data import DataError
 
 LOW = (-0.6, -0.4, -0.9)
@@ -67,10 +67,7 @@ def read_rest_points(root: Path, name: str) -> Float[Tensor, "h w 3"]:
             f"rest points: {path} is not there; only rendered people have them: "
             "python -m examples.pose_morph.prepare synthetic --rest-points"
         )
-    try:
-        with Image.open(path) as picture:
-            if picture.mode != "RGB":
-                raise DataError(f"rest points: expected {path} to be an 8-bit RGB picture, got mode {picture.mode}")
-            return decode(torch.from_numpy(np.array(picture)))
-    except (UnidentifiedImageError, OSError) as error:
-        raise DataError(f"rest points: {path} cannot be read as a picture ({error})") from error
+    picture = decode_picture(path, path)
+    if picture.mode != "RGB":
+        raise DataError(f"rest points: expected {path} to be an 8-bit RGB picture, got mode {picture.mode}")
+    return decode(torch.from_numpy(np.array(picture)))

@@ -86,6 +86,8 @@ def unknown_where_negative(points: Float[Tensor, "18 2"]) -> Float[Tensor, "18 2
 
 def has_annotation_columns(path: Path) -> bool:
     """Whether a file's first line is that of an annotation."""
+    if not path.is_file():
+        return False
     with path.open("rb") as file:
         first = file.readline(200).decode("utf-8-sig", errors="replace")
     return set(ANNOTATION_COLUMNS) <= set(first.strip().split(":"))
@@ -101,8 +103,11 @@ def _rows(path: Path, delimiter: str, columns: tuple[str, ...]) -> Iterator[tupl
             f"data: {path} has no column {', '.join(missing)}: expected {delimiter.join(columns)} in the first "
             f"line, got {delimiter.join(found) or 'an empty file'}"
         )
-    for row in table:
-        values = tuple(row[column] for column in columns)
-        if any(value is None for value in values):
-            raise DataError(f"data: {path}, line {table.line_num}: expected {len(columns)} columns, got fewer")
-        yield table.line_num, values
+    try:
+        for row in table:
+            values = tuple(row[column] for column in columns)
+            if any(value is None for value in values):
+                raise DataError(f"data: {path}, line {table.line_num}: expected {len(columns)} columns, got fewer")
+            yield table.line_num, values
+    except csv.Error as error:
+        raise DataError(f"data: {path}, line {table.line_num}: cannot be read as a row ({error})") from error

@@ -9,6 +9,9 @@ from PIL import Image
 
 from examples.pose_morph.data.pose_data import DataError
 
+VIDEO_SUFFIXES = (".mp4", ".gif", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
+"""Endings of the files that are taken for videos."""
+
 ONE_PACKET_PER_FRAME = frozenset({"av1", "ffv1", "h264", "hevc", "mjpeg", "mpeg2video", "mpeg4", "png", "vp9"})
 """Codecs whose packets, counted without decoding, are the frames; VP8 for one has packets that show nothing."""
 
@@ -123,3 +126,13 @@ class Video:
 
     def _key_before(self, wanted: int) -> int:
         return max((time for time in self.key_times if time <= wanted), default=self.times[0])
+
+
+def frame_number(name: str) -> int | None:
+    """Return the number of the frame that a row of a video's table is about, or None.
+
+    >>> frame_number("7"), frame_number("007.png"), frame_number("last")
+    (7, 7, None)
+    """
+    number = name.strip().partition(".")[0]
+    return int(number) if number.isdecimal() else None

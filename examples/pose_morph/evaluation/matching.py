@@ -5,8 +5,9 @@ from typing import NamedTuple
 
 from PIL import Image, UnidentifiedImageError
 
-from examples.pose_morph.data.folder_store import SUFFIXES, FolderStore
+from examples.pose_morph.data.folder_store import SUFFIXES, pictures_in
 from examples.pose_morph.errors import UserError
+from examples.pose_morph.messages import some
 
 SEPARATORS = ("___", "_2_")
 """What stands between source and target in a generated picture's name: PATN's and ours, and GFLA's."""
@@ -25,12 +26,7 @@ def picture_files(folder: Path, option: str) -> list[Path]:
     Raises:
         UserError: there is no such folder, or no picture in it.
     """
-    if not folder.is_dir():
-        raise UserError(f"{option}: there is no folder {folder}")
-    found = [folder / name for name in FolderStore(folder).names()]
-    if not found:
-        raise UserError(f"{option}: expected pictures ({', '.join(SUFFIXES)}) in {folder}, and none is there")
-    return found
+    return [folder / name for name in pictures_in(folder, option)]
 
 
 def match_pictures(generated: Path, truth: Path) -> Matched:
@@ -64,10 +60,10 @@ def match_pictures(generated: Path, truth: Path) -> Matched:
     _check_sizes(pairs)
     notes = []
     if lost:
-        notes.append(f"{len(lost)} of {len(made)} generated picture(s) have no truth: {_some(lost)}")
+        notes.append(f"{len(lost)} of {len(made)} generated picture(s) have no truth: {some(lost)}")
     unused = [path.name for path in known.values() if path not in {second for _, second in pairs}]
     if unused:
-        notes.append(f"{len(unused)} of {len(known)} true picture(s) have no generated one: {_some(unused)}")
+        notes.append(f"{len(unused)} of {len(known)} true picture(s) have no generated one: {some(unused)}")
     return Matched(pairs, notes)
 
 
@@ -101,7 +97,3 @@ def _size(path: Path) -> tuple[int, int]:
             return picture.size
     except (UnidentifiedImageError, OSError) as error:
         raise UserError(f"{path} cannot be read as a picture ({error}); mend it or take it out") from error
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join([*names[:3], "…"][: len(names)])

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
 from examples.pose_morph.errors import UserError
 from examples.pose_morph.figures.poses import Arm, Leg, Pose
@@ -156,8 +157,6 @@ class Body:
             phenotype: Anny's `gender`, `age`, `muscle`, `weight`, `height` and `proportions`, each in [0, 1].
             pose: the pose.
         """
-        import torch
-
         rest = self.model(phenotype_kwargs=phenotype)
         turns = np.tile(np.eye(4), (1, len(self.bones), 1, 1))
         for bone, turn in self._turns(pose, rest["rest_bone_heads"][0].numpy()).items():

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from examples.pose_morph.data.folder_store import FolderStore
+from examples.pose_morph.data.folder_store import FolderStore, pictures_in
 from examples.pose_morph.data.orientation import orientation_of, upright
 from examples.pose_morph.data.pose import JOINTS, outside
 from examples.pose_morph.data.tables import read_annotation
@@ -44,7 +44,7 @@ def read_people(paths: Sequence[Path], table: Path | None) -> list[Person]:
     """
     files: list[Path] = []
     for path in paths:
-        files += pictures_of(path) if path.is_dir() else [path]
+        files += [path / name for name in pictures_in(path, "pictures")] if path.is_dir() else [path]
     rows = None if table is None else (table, read_annotation(table).joints)
     people = []
     for file in files:
@@ -82,15 +82,3 @@ def read_person(path: Path, table: Table | None = None) -> Person:
         raise UserError(f"keypoints: {table[0]} has no row {path.name}; its first is {next(iter(table[1]), 'missing')}")
     picture, _ = upright(picture, torch.full((len(JOINTS), 2), torch.nan), orientation)
     return Person(path.stem, picture, detect_joints(picture, str(path)))
-
-
-def pictures_of(folder: Path) -> list[Path]:
-    """Return the pictures of a folder and of folders in it, in order of their names.
-
-    Raises:
-        UserError: there is none.
-    """
-    names = FolderStore(folder).names()
-    if not names:
-        raise UserError(f"picture: there is none in the folder {folder}")
-    return [folder / name for name in names]

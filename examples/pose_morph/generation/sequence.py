@@ -6,16 +6,15 @@ from pathlib import Path
 
 import torch
 
+from examples.pose_morph.data.folder_store import pictures_in
 from examples.pose_morph.data.pose import JOINTS
 from examples.pose_morph.data.tables import annotation_rows, read_annotation
-from examples.pose_morph.data.video import Video
+from examples.pose_morph.data.video import VIDEO_SUFFIXES, Video, frame_number
 from examples.pose_morph.errors import UserError
 from examples.pose_morph.generation.detection import detect_joints
-from examples.pose_morph.generation.people import pictures_of, read_person
+from examples.pose_morph.generation.people import read_person
 from examples.pose_morph.generation.poses import TargetPose, framed, is_known
 from examples.pose_morph.messages import some
-
-VIDEOS = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".gif")
 
 
 def read_sequence(path: Path, frame: tuple[int, int] | None) -> tuple[list[TargetPose], list[str]]:
@@ -29,18 +28,18 @@ def read_sequence(path: Path, frame: tuple[int, int] | None) -> tuple[list[Targe
     """
     if path.is_dir():
         poses = []
-        for file in sorted(pictures_of(path), key=_by_number):
-            person = read_person(file)
+        for name in sorted(pictures_in(path, "--pose-sequence"), key=_by_number):
+            person = read_person(path / name)
             size = (person.picture.height, person.picture.width)
             poses.append(TargetPose(person.name, person.keypoints, size))
     elif not path.is_file():
         raise UserError(f"--pose-sequence: there is no {path}")
     elif path.suffix.lower() == ".csv":
         poses = framed(list(annotation_rows(path)), path, frame)
-    elif path.suffix.lower() in VIDEOS:
+    elif path.suffix.lower() in VIDEO_SUFFIXES:
         poses = list(_video_poses(path))
     else:
-        kinds = f"a .csv table, a folder of pictures or a video ({', '.join(VIDEOS)})"
+        kinds = f"a .csv table, a folder of pictures or a video ({', '.join(VIDEO_SUFFIXES)})"
         raise UserError(f"--pose-sequence: expected {kinds}, got {path}")
     kept = [pose for pose in poses if is_known(pose.keypoints)]
     if not kept:
@@ -56,17 +55,17 @@ def _video_poses(path: Path) -> Iterator[TargetPose]:
     table = path.with_suffix(".csv")
     rows = None
     if table.is_file():
-        rows = {Path(name).stem.lstrip("0"): points for name, points in read_annotation(table).joints.items()}
+        rows = {frame_number(name): points for name, points in read_annotation(table).joints.items()}
     video = Video(path)
     unknown = torch.full((len(JOINTS), 2), torch.nan)
     for number in range(len(video)):
         if rows is None:
             points = detect_joints(video.read(number), f"frame {number} of {path}")
         else:
-            points = rows.get(str(number).lstrip("0"), unknown)
+            points = rows.get(number, unknown)
         yield TargetPose(f"{path.stem}_{number:05d}", points, video.size)
 
 
-def _by_number(path: Path) -> list[tuple[int, str]]:
+def _by_number(name: str) -> list[tuple[int, str]]:
     """Sort frame 2 before frame 10, with or without leading zeros."""
-    return [(int(part or 0), text) for text, part in re.findall(r"(\D*)(\d*)", path.as_posix())]
+    return [(int(part or 0), text) for text, part in re.findall(r"(\D*)(\d*)", name)]

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from examples.pose_morph.data.pose_data import DataError, UnusablePicture
 from examples.pose_morph.data.tables import read_annotation
+from examples.pose_morph.data.video import frame_number
 from examples.pose_morph.errors import UserError
 from examples.pose_morph.existing import refuse_existing, refuse_inside
 from examples.pose_morph.messages import say, say_names
@@ -57,6 +58,8 @@ def crop(options: Crop, console: Console) -> None:
     refuse_inside(options.out, options.pictures)
     footage = open_footage(options.pictures)
     joints = read_annotation(options.annotation).joints
+    if footage.is_video:
+        joints = {str(frame_number(name)): points for name, points in joints.items()}
     names = [name for name in footage.names if name in joints]
     if not names:
         raise UserError(f"--annotation: no row of {options.annotation} names a picture of {options.pictures}")
@@ -72,11 +75,13 @@ def crop(options: Crop, console: Console) -> None:
     if not options.dry_run:
         refuse_existing([*targets.values(), *tables.values()], overwrite=options.overwrite)
 
+    # All boxes first, so that nothing is written where one of them cannot be found.
+    boxes_of = {folder: find_boxes(own, joints, footage, options) for folder, own in folders.items()}
     written, lost = 0, []
     with progress_bar(console) as progress:
         task = progress.add_task("pictures", total=len(names))
         for folder, own in folders.items():
-            boxes = find_boxes(own, joints, footage, options)
+            boxes = boxes_of[folder]
             lost += [f"{name}: no joint is known" for name in own if name not in boxes]
             if options.dry_run:
                 for name, box in list(boxes.items())[: 1 if options.box == "folder" else SHOWN]:

@@ -6,11 +6,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from examples.pose_morph.data.folder_store import FolderStore
-from examples.pose_morph.data.frames import VIDEO_SUFFIXES
-from examples.pose_morph.data.video import Video
+from examples.pose_morph.data.folder_store import FolderStore, pictures_in
+from examples.pose_morph.data.video import VIDEO_SUFFIXES, Video
 from examples.pose_morph.errors import UserError
-from examples.pose_morph.prepare.pictures import picture_names
 
 
 @dataclass(frozen=True)
@@ -41,6 +39,6 @@ def open_footage(path: Path) -> Footage:
         names = [str(number) for number in range(len(video))]
         return Footage(names, lambda name: video.read(int(name)), lambda _: video.size, is_video=True)
     if path.is_file():
-        raise UserError(f"pictures: expected a folder, or a video ({', '.join(VIDEO_SUFFIXES)}), got the file {path}")
+        raise UserError(f"--pictures: expected a folder, or a video ({', '.join(VIDEO_SUFFIXES)}), got the file {path}")
     store = FolderStore(path)
-    return Footage(picture_names(path), store.read, store.size, is_video=False)
+    return Footage(pictures_in(path, "--pictures"), store.read, store.size, is_video=False)

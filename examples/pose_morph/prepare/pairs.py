@@ -9,13 +9,13 @@ import numpy as np
 from rich.console import Console
 
 from examples.pose_morph.atomic import replace_file
+from examples.pose_morph.data.folder_store import pictures_in
 from examples.pose_morph.data.person import BEFORE_LAST_UNDERSCORE, by_person
 from examples.pose_morph.data.pose_data import PHASES
 from examples.pose_morph.errors import UserError
 from examples.pose_morph.existing import refuse_existing
 from examples.pose_morph.messages import say
 from examples.pose_morph.option_types import Count, RequiredFolder, Switch, check_least
-from examples.pose_morph.prepare.pictures import picture_names
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def make_pairs(options: Pairs, console: Console) -> None:
     refuse_existing(tables.values(), overwrite=options.overwrite)
     made = {}
     for phase in phases:
-        names = picture_names(options.data / phase)
+        names = pictures_in(options.data / phase, "--data")
         pairs = made[phase] = pairs_of(names, options.person, options.at_most, options.seed)
         alone = len(names) - len({name for pair in pairs for name in pair})
         say(console, f"{phase}: {len(pairs)} pairs of {len(names)} pictures; {alone} pictures are in no pair")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from examples.pose_morph.data.folder_store import pictures_in
 from examples.pose_morph.data.person import by_person
 from examples.pose_morph.data.pose_data import PHASES
 from examples.pose_morph.data.tables import find_table, read_pairs, read_text
@@ -17,7 +18,6 @@ from examples.pose_morph.errors import UserError
 from examples.pose_morph.existing import refuse_inside
 from examples.pose_morph.messages import say, say_names
 from examples.pose_morph.option_types import OptionalFolder, RequiredFolder, Switch
-from examples.pose_morph.prepare.pictures import picture_names
 from examples.pose_morph.prepare.placing import Placement, place
 from examples.pose_morph.prepare.split import held_out
 
@@ -110,7 +110,7 @@ def rename(options: Rename, console: Console) -> None:
     refuse_inside(options.out, options.raw)
     raw = {}
     odd = []
-    for path in picture_names(options.raw):
+    for path in pictures_in(options.raw, "--raw"):
         name = patn_name(path)
         if name is None:
             odd.append(path)

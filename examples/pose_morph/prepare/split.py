@@ -9,6 +9,7 @@ import numpy as np
 import tyro
 from rich.console import Console
 
+from examples.pose_morph.data.folder_store import pictures_in
 from examples.pose_morph.data.person import BEFORE_LAST_UNDERSCORE, by_person
 from examples.pose_morph.data.pose_data import PHASES
 from examples.pose_morph.data.tables import read_annotation
@@ -17,7 +18,6 @@ from examples.pose_morph.existing import refuse_existing, refuse_inside
 from examples.pose_morph.messages import say, say_names
 from examples.pose_morph.option_types import RequiredFolder, Switch, check_least
 from examples.pose_morph.prepare.annotation import write_annotation
-from examples.pose_morph.prepare.pictures import picture_names
 from examples.pose_morph.prepare.placing import Placement, place
 
 
@@ -62,7 +62,7 @@ def held_out(people: Collection[str], share: float, seed: int) -> set[str]:
 def split(options: Split, console: Console) -> None:
     """Place the pictures of every person, and the rows of the annotation, on one side."""
     refuse_inside(options.out, options.pictures)
-    groups = by_person(picture_names(options.pictures), options.person)
+    groups = by_person(pictures_in(options.pictures, "--pictures"), options.person)
     test = held_out(groups, options.test_share, options.seed)
     names = {phase: [] for phase in PHASES}
     for person, own in groups.items():

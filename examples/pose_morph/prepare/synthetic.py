@@ -62,7 +62,7 @@ class Synthetic:
 
 
 @dataclass(frozen=True)
-class Portrait:
+class Snapshot:
     """One picture of one person: its file name without a folder, the pose and the photo."""
 
     name: str
@@ -70,7 +70,7 @@ class Portrait:
     photo: Photo
 
 
-def portraits(body: Body, identity: int, *, poses: int, size: tuple[int, int], seed: int) -> Iterator[Portrait]:
+def snapshots(body: Body, identity: int, *, poses: int, size: tuple[int, int], seed: int) -> Iterator[Snapshot]:
     """Yield the pictures of one person. They depend on `seed`, `size` and `identity` alone, so runs can be repeated.
 
     Args:
@@ -88,7 +88,7 @@ def portraits(body: Body, identity: int, *, poses: int, size: tuple[int, int], s
         pose, photo = _best_photo(body, look, rng, back=back, size=size)
         turn = abs(np.degrees(pose.yaw)) % 360
         view = "back" if back else "front" if turn < 25 else "side"
-        yield Portrait(f"annyid{identity:08d}_{number}{view}.jpg", pose, photo)
+        yield Snapshot(f"annyid{identity:08d}_{number}{view}.jpg", pose, photo)
 
 
 def _best_photo(
@@ -128,10 +128,10 @@ def synthetic(options: Synthetic, console: Console) -> None:
             pair_rng = np.random.default_rng([options.seed, PHASES.index(phase), count])
             for identity in progress.track(range(first, first + count), description=phase):
                 names = []
-                for portrait in portraits(body, identity, poses=options.poses, size=options.size, seed=options.seed):
-                    _write(options.out, phase, portrait, rest_points=options.rest_points and phase == "test")
-                    joints[portrait.name] = as_keypoints(portrait.photo.joints)
-                    names.append(portrait.name)
+                for snapshot in snapshots(body, identity, poses=options.poses, size=options.size, seed=options.seed):
+                    _write(options.out, phase, snapshot, rest_points=options.rest_points and phase == "test")
+                    joints[snapshot.name] = as_keypoints(snapshot.photo.joints)
+                    names.append(snapshot.name)
                 ordered = list(permutations(names, 2))
                 if phase == "test":
                     chosen = pair_rng.permutation(len(ordered))[: options.pairs]
@@ -150,12 +150,12 @@ def _check(options: Synthetic) -> None:
         raise UserError(f"--size: expected at least {SMALLEST} (height, width), got {options.size}")
 
 
-def _write(out: Path, phase: str, portrait: Portrait, *, rest_points: bool) -> None:
-    picture = Image.fromarray(portrait.photo.pixels)
+def _write(out: Path, phase: str, snapshot: Snapshot, *, rest_points: bool) -> None:
+    picture = Image.fromarray(snapshot.photo.pixels)
     replace_file(
-        out / phase / portrait.name,
+        out / phase / snapshot.name,
         lambda file: picture.save(file, format="JPEG", quality=93, subsampling=0, optimize=True),
     )
     if rest_points:
-        levels = Image.fromarray(encode(torch.from_numpy(portrait.photo.rest_points)).numpy())
-        replace_file(rest_path(out, portrait.name), lambda file: levels.save(file, format="PNG", optimize=True))
+        levels = Image.fromarray(encode(torch.from_numpy(snapshot.photo.rest_points)).numpy())
+        replace_file(rest_path(out, snapshot.name), lambda file: levels.save(file, format="PNG", optimize=True))

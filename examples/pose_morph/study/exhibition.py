@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image, ImageOps
 
-from examples.pose_morph.data.folder_store import FolderStore
+from examples.pose_morph.data.folder_store import FolderStore, pictures_in
 from examples.pose_morph.data.pose_data import DataError
 from examples.pose_morph.errors import UserError
 from examples.pose_morph.messages import some
@@ -46,11 +46,9 @@ class PictureFolder:
     """A folder's pictures in random order, each handed out once, with those that cannot be read counted."""
 
     def __init__(self, option: str, folder: Path, seed: int) -> None:
-        if not folder.is_dir():
-            raise UserError(f"{option}: there is no folder {folder}")
         self.option, self.folder = option, folder
         self._store = FolderStore(folder)
-        names = self._store.names()
+        names = pictures_in(folder, option)
         random.Random(f"{seed} {option}").shuffle(names)
         self.unreadable: list[str] = []
         self._rest = self._read(names)

@@ -96,6 +96,14 @@ def test_a_broken_row_is_named_by_its_line(people, broken, message):
         read_patn(people, "train", SIZE)
 
 
+def test_a_quotation_mark_that_nobody_closes_is_named(people):
+    table = annotation(people)
+    lines = table.read_text().splitlines()
+    table.write_text("\n".join([lines[0], '"' + lines[1], *(lines[1:] * 400)]))
+    with pytest.raises(DataError, match=r"annotation-train\.csv, line \d+: cannot be read as a row"):
+        read_patn(people, "train", SIZE)
+
+
 def test_a_row_too_short_is_named(people):
     with (people / "fasion-resize-pairs-train.csv").open("a") as file:
         file.write("train0_0.jpg\n")

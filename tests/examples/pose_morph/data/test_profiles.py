@@ -314,6 +314,7 @@ def test_a_missing_file_is_named(tmp_path, layout, lost, message):
     ("layout", "file", "text", "message"),
     [
         ("nted", "train_pairs.txt", "a.png\n", "line 1: expected target,source"),
+        ("nted", "train_pairs.txt", "a.png,\n", "line 1: expected target,source"),
         ("nted", "pose/WOMEN/Tees/id_00000000/01_1_front.txt", "1 2\n", "expected 18 rows of x y"),
         ("nted", "pose/WOMEN/Tees/id_00000000/01_1_front.txt", "1 two\n", "expected rows of numbers"),
         ("frames, video files", "train/dancer0.csv", f"{HEADER}first:{[1] * 18}:{[1] * 18}", "number of a frame"),

@@ -87,7 +87,7 @@ def test_a_folder_gives_all_its_pictures(photo, standing):
     write_table(photo.parent / "t.csv", {"a.png": standing, "b.jpg": standing})
     assert [person.name for person in read_people([photo.parent], None)] == ["a", "b"]
     (photo.parents[1] / "empty").mkdir()
-    with pytest.raises(UserError, match=r"picture: there is none in the folder .*empty"):
+    with pytest.raises(UserError, match=r"pictures: expected pictures .* in .*empty, and none is there"):
         read_people([photo.parents[1] / "empty"], None)
 
 

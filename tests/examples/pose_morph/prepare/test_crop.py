@@ -108,7 +108,7 @@ def test_a_video_file_becomes_numbered_frames(tmp_path, console):
             frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 50 * number, np.uint8), format="rgb24")
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
-    write_annotation(tmp_path / "walk.csv", {str(number): pose((20, 10), (30, 40)) for number in (0, 1, 3)})
+    write_annotation(tmp_path / "walk.csv", {f"{number:02d}": pose((20, 10), (30, 40)) for number in (0, 1, 3)})
     crop(Crop(tmp_path / "walk.mp4", tmp_path / "walk.csv", tmp_path / "out" / "walk", size=(32, 16)), console)
     assert list(read_annotation(tmp_path / "out" / "walk.csv").joints) == ["000000.png", "000001.png", "000003.png"]
     with Image.open(tmp_path / "out" / "walk" / "000003.png") as picture:
@@ -131,6 +131,13 @@ def test_a_dry_run_shows_boxes_and_writes_nothing(frames, console):
     crop(Crop(frames / "raw", frames / "raw.csv", frames / "out", size=(64, 32), dry_run=True), console)
     assert not (frames / "out").exists()
     assert "3 pictures of" in console.file.getvalue()
+
+
+def test_nothing_is_written_where_one_folder_has_no_box_for_all(frames, console):
+    Image.new("RGB", (60, 80)).save(frames / "raw" / "sit" / "001.png")
+    with pytest.raises(UserError, match=r"--box: sit/.* have different sizes"):
+        crop(Crop(frames / "raw", frames / "raw.csv", frames / "out", size=(64, 32)), console)
+    assert not (frames / "out").exists()
 
 
 def test_what_cannot_be_done_is_said(frames, console):

@@ -74,7 +74,7 @@ def test_what_cannot_be_done_is_said(photos, tmp_path, console):
     with pytest.raises(UserError, match=r"no folder .*nowhere"):
         split(Split(tmp_path / "nowhere", out), console)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match=r"expected some .* below .*empty"):
+    with pytest.raises(UserError, match=r"--pictures: expected pictures .* in .*empty"):
         split(Split(tmp_path / "empty", out), console)
     split(Split(photos, out), console)
     with pytest.raises(UserError, match=r"already there .*--overwrite"):
