@@ -10,7 +10,6 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
-from rich.markup import escape
 
 from examples.pose_morph.command_line import run_command
 from examples.pose_morph.data.examination import Examined, examine_all
@@ -26,6 +25,7 @@ from examples.pose_morph.data.listing import Listing, select, without_left_out
 from examples.pose_morph.data.person import DEEPFASHION, person_of
 from examples.pose_morph.data.pose_data import PHASES, DataError, Phase
 from examples.pose_morph.data.profiles import Profile, find_profile, list_data
+from examples.pose_morph.messages import say
 from examples.pose_morph.option_types import RequiredFolder, Switch, check_least
 from examples.pose_morph.progress import progress_bar
 
@@ -70,26 +70,24 @@ def examine_folder(options: Options, console: Console) -> int:
 
     for prefix, finding in findings:
         shown = finding.names if options.all else finding.names[:SHOWN]
-        console.print(f"\n[yellow]{prefix}{len(finding.names)} {escape(finding.what)}[/]", soft_wrap=True)
+        say(console, f"\n{prefix}{len(finding.names)} {finding.what}", style="yellow")
         for name in shown:
-            console.print(f"  {name}", markup=False, highlight=False, soft_wrap=True)
+            say(console, f"  {name}")
         if len(shown) < len(finding.names):
-            console.print(f"  … and {len(finding.names) - len(shown)} more (--all shows them)")
-        console.print(f"  {finding.remedy}", markup=False, highlight=False, soft_wrap=True)
+            say(console, f"  … and {len(finding.names) - len(shown)} more (--all shows them)")
+        say(console, f"  {finding.remedy}")
 
     wanted = sorted({f"{prefix[:-2]}/{name}" for prefix, finding in findings for name in finding.left_out})
     if options.write_left_out and wanted:
         add_left_out(options.data, wanted)
         path = options.data / FILE_NAME
-        console.print(
-            f"\n{len(wanted)} picture(s) were added to {path}: run this again to see what remains", soft_wrap=True
-        )
+        say(console, f"\n{len(wanted)} picture(s) were added to {path}: run this again to see what remains")
     elif wanted:
-        console.print(f"\n--write-left-out would leave {len(wanted)} picture(s) out", soft_wrap=True)
+        say(console, f"\n--write-left-out would leave {len(wanted)} picture(s) out")
     if unusable:
         return 2
     if not findings:
-        console.print("\nnothing is missing or odd")
+        say(console, "\nnothing is missing or odd")
     return 1 if findings else 0
 
 
@@ -100,13 +98,12 @@ def list_phases(options: Options, console: Console) -> dict[Phase, Listing]:
         try:
             found = find_profile(options.data, phase) if options.profile == "auto" else options.profile
             listings[phase] = list_data(options.data, phase, options.size, found)
-            console.print(f"{phase}: laid out like {found}", highlight=False)
+            say(console, f"{phase}: laid out like {found}")
         except DataError as error:
-            console.print(f"[red]{phase}: {escape(str(error))}[/]", soft_wrap=True, highlight=False)
+            say(console, f"{phase}: {error}", style="red")
     if len({(type(listing.store), listing.frame, listing.paired) for listing in listings.values()}) > 1:
-        console.print(
-            "[yellow]train and test are laid out in different ways; if that is a mistake, say which with --profile[/]"
-        )
+        warning = "train and test are laid out in different ways; if that is a mistake, say which with --profile"
+        say(console, warning, style="yellow")
     return listings
 
 
@@ -120,16 +117,16 @@ def examine_phase(
     examined = read_pictures(phase, listing, sorted(named | set(mine)), options.workers, console)
     findings = findings_in_tables(listing) + findings_in_pictures(listing, examined)
     findings += finding_of_unannotated((name for name in mine if name not in named), listing.source.name)
-    console.print("\n".join(describe(phase, listing, examined)), highlight=False, soft_wrap=True)
+    say(console, "\n".join(describe(phase, listing, examined)))
     try:
         data = select(listings[phase], options.data, phase, options.size)
     except DataError as error:
-        console.print(f"[red]{escape(str(error))}[/]", soft_wrap=True, highlight=False)
+        say(console, str(error), style="red")
         return findings, False
     used = f"{len(data)} pictures and {len(data.pairs)} pairs" if data.paired else f"{len(data)} pictures"
-    console.print(f"  used in training: {used}", highlight=False)
+    say(console, f"  used in training: {used}")
     for note in data.notes:
-        console.print(f"  {note}", markup=False, highlight=False, soft_wrap=True)
+        say(console, f"  {note}")
     return findings, True
 
 
@@ -169,7 +166,7 @@ def describe(phase: Phase, listing: Listing, examined: dict[str, Examined]) -> l
     joints = [torch.isfinite(points).all(dim=1).sum() for points in listing.annotation.joints.values()]
     known = float(torch.stack(joints).float().mean()) if joints else 0.0
     return [
-        f"[bold]{phase}[/]: {len(examined)} pictures"
+        f"{phase}: {len(examined)} pictures"
         + (f" of {len(people)} people" if people else "")
         + (f", {len(listing.pairs)} pairs" if listing.paired else ", unpaired"),
         f"  height x width: {common or 'unknown'}{more}",
