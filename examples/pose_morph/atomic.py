@@ -1,9 +1,10 @@
 """Files that survive a kill: written beside the old one, flushed, then put in its place in one step."""
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from examples.pose_morph.errors import UserError
 
@@ -31,3 +32,13 @@ def replace_file(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         raise UserError(
             f"{path} cannot be written ({error.strerror or error}); {before}. Free some space or allow writing there"
         ) from error
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write ``content`` as indented JSON, whole or not at all.
+
+    Raises:
+        UserError: as of `replace_file`.
+    """
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    replace_file(path, lambda file: file.write(text.encode()))

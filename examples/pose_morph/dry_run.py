@@ -1,6 +1,5 @@
 """One forward and backward pass of both networks, to see whether a model runs here and what it takes."""
 
-import resource
 import sys
 import time
 from dataclasses import dataclass
@@ -20,22 +19,20 @@ class DryRun:
 
     Attributes:
         seconds: Forward and backward, without building the networks.
-        memory: Peak bytes with weights and gradients: of PyTorch's allocator on a GPU, of the process elsewhere.
+        memory: Peak bytes with weights and gradients: of PyTorch's allocator on a CUDA device, of the process
+            elsewhere; None where the system does not tell (Windows).
     """
 
     seconds: float
-    memory: int
+    memory: int | None
 
 
 def dry_run(model: ModelSettings, batch_size: int, device: torch.device) -> DryRun:
     """Build both networks, score drawn noise pictures, and go back to every weight.
 
     Raises:
-        UserError: There is no such device, or not enough memory on it.
+        UserError: There is not enough memory on the device.
     """
-    there = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
-    if device.type in there and not there[device.type]():
-        raise UserError(f"--dry-run: PyTorch sees no {device.type} here")
     try:
         generator, discriminator = (network(model).to(device) for network in (Generator, Discriminator))
         image = torch.rand(batch_size, 3, *model.size, device=device) * 2 - 1
@@ -47,10 +44,20 @@ def dry_run(model: ModelSettings, batch_size: int, device: torch.device) -> DryR
         scores.sum().backward()
         if not torch.isfinite(scores).all():  # reads the result, so that a GPU has finished
             raise UserError(f"--dry-run: the discriminator's scores are not finite: {scores.tolist()}")
-    except torch.OutOfMemoryError as error:
+    except RuntimeError as error:
+        if not (isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)):  # the CPU's words
+            raise
         raise UserError(f"--dry-run: {batch_size} pictures do not fit into the memory of {device}") from error
     seconds = time.monotonic() - began
     if device.type == "cuda":
         return DryRun(seconds, torch.cuda.max_memory_allocated(device))
+    return DryRun(seconds, _peak_of_process())
+
+
+def _peak_of_process() -> int | None:
+    try:
+        import resource  # not on Windows
+    except ImportError:
+        return None
     unit = 1 if sys.platform == "darwin" else 1024  # what getrusage counts in
-    return DryRun(seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

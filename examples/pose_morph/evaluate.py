@@ -8,8 +8,8 @@ versions. Scores of different protocols cannot be compared. Nothing is downloade
 """
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from examples.pose_morph.atomic import write_json
 from examples.pose_morph.command_line import run_command
 from examples.pose_morph.data.pose_data import DataError
 from examples.pose_morph.data.profiles import read_data
@@ -17,10 +17,11 @@ from examples.pose_morph.errors import UserError
 from examples.pose_morph.evaluation.candidates import Candidate, copy_source, load_candidates
 from examples.pose_morph.evaluation.options import Options, asked_protocols, check, place_of
 from examples.pose_morph.evaluation.real_pictures import RealPictures, Size, from_folder, from_training
-from examples.pose_morph.evaluation.report import compose, show, write_report
+from examples.pose_morph.evaluation.report import compose, show
 from examples.pose_morph.evaluation.score_folders import score_folders
 from examples.pose_morph.evaluation.score_models import score_models
 from examples.pose_morph.evaluation.tally import Scorer
+from examples.pose_morph.progress import progress_bar
 from examples.pose_morph.scores.protocols import NEEDS_KEYPOINTS, SET_PROTOCOLS, ProtocolName, check_files
 from examples.pose_morph.training.device import choose_device
 
@@ -66,7 +67,7 @@ def evaluate(options: Options, console: Console) -> int:
             outcome = score_models(options, candidates, scorer, real, bar)
     left_out = not_computed | scorer.left_out
     report = compose(outcome, protocols=wanted, weights=options.weights, not_computed=left_out)
-    write_report(place_of(options), report)
+    write_json(place_of(options), report)
     show(report, place_of(options), console)
     return 0
 
@@ -76,14 +77,6 @@ def real_of(options: Options, size: tuple[int, int]) -> RealPictures:
     if options.real is not None:
         return from_folder(options.real)
     return from_training(read_data(options.data, "train", size, options.profile), options.data)
-
-
-def progress_bar(console: Console) -> Progress:
-    """Return the bars: one per model, one for the real pictures, each with the time left."""
-    return Progress(
-        TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeRemainingColumn(),
-        TextColumn("left"), console=console,
-    )  # fmt: skip
 
 
 if __name__ == "__main__":

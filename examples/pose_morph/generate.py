@@ -29,12 +29,13 @@ from examples.pose_morph.generation.poses import (
     poses_of,
     read_poses,
 )
-from examples.pose_morph.generation.results import Files, Sheet, distinct, plan_files, save_png
+from examples.pose_morph.generation.results import Files, Sheet, distinct, plan_files
 from examples.pose_morph.generation.sequence import read_sequence
 from examples.pose_morph.messages import say
 from examples.pose_morph.networks.generator import Generator
 from examples.pose_morph.networks.settings import Nystromformer
 from examples.pose_morph.networks.trained import load_generator
+from examples.pose_morph.pictures.png import write_png
 from examples.pose_morph.pictures.sheet import to_picture
 from examples.pose_morph.progress import progress_bar
 from examples.pose_morph.training.device import choose_device
@@ -128,7 +129,7 @@ def draw_group(
             if options.size == "native":
                 picture = without_padding(picture, original)
             if files.pictures:
-                save_png(files.pictures[number], picture)
+                write_png(files.pictures[number], picture)
             advance()
             yield picture
 

@@ -1,9 +1,8 @@
 """Print what a model costs before it is trained: every attention layer, and the number of parameters."""
 
 import math
-import sys
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated
 
 import torch
 import tyro
@@ -11,8 +10,9 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
+from examples.pose_morph.command_line import run_command
 from examples.pose_morph.dry_run import dry_run
-from examples.pose_morph.errors import UserError
+from examples.pose_morph.messages import say
 from examples.pose_morph.networks.attention_cost import multiply_adds, peak_bytes
 from examples.pose_morph.networks.attention_names import (
     LEAST_KEYS_PER_RANK,
@@ -25,7 +25,10 @@ from examples.pose_morph.networks.discriminator import Discriminator
 from examples.pose_morph.networks.generator import Generator, key_channels
 from examples.pose_morph.networks.low_rank import landmarks_of
 from examples.pose_morph.networks.settings import Attention, Grid, ModelSettings, Nystromformer, Performer
+from examples.pose_morph.option_types import Count, check_least
 from examples.pose_morph.presets import PRESETS, PresetName
+from examples.pose_morph.training.device import choose_device
+from examples.pose_morph.training.options import AttentionName
 
 
 @dataclass(frozen=True)
@@ -53,11 +56,11 @@ class Options:
 
     preset: PresetName = "demo"
     """Model and training settings (examples/pose_morph/presets.py)."""
-    attention: Annotated[str, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = "gpa"
+    attention: AttentionName = "gpa"
     """What copies at the large levels, as of examples.pose_morph.train."""
-    batch_size: Annotated[int | None, tyro.conf.arg(metavar="N", help_behavior_hint="")] = None
+    batch_size: Count = None
     """Pairs per step, instead of the preset's number."""
-    dry_run: Annotated[Literal["cpu", "cuda", "mps"] | None, tyro.conf.arg(help_behavior_hint="")] = None
+    dry_run: Annotated[str | None, tyro.conf.arg(metavar="DEVICE", help_behavior_hint="")] = None
     """Also run one forward and backward pass of both networks on this device, and say how long it took."""
 
 
@@ -105,9 +108,9 @@ def print_plan(console: Console, model: ModelSettings, batch_size: int) -> None:
     console.print(table)
     for note in map(_note, rows):
         if note:
-            console.print(note, soft_wrap=True, highlight=False)
+            say(console, note)
     generator, discriminator = count_parameters(model)
-    console.print(f"parameters: generator {generator:,}, discriminator {discriminator:,}", highlight=False)
+    say(console, f"parameters: generator {generator:,}, discriminator {discriminator:,}")
 
 
 def _numbers(attention: Attention) -> dict[str, int]:
@@ -137,28 +140,24 @@ def _note(row: LayerPlan) -> str:
     return ""
 
 
+def plan(options: Options, console: Console) -> int:
+    """Print the plan and, if it is asked for, try it; return the exit code."""
+    check_least("batch_size", options.batch_size, 1)
+    preset = PRESETS[options.preset]
+    batch_size = preset.training.batch_size if options.batch_size is None else options.batch_size
+    model = with_attention(preset.model, options.attention)
+    print_plan(console, model, batch_size)
+    if options.dry_run is not None:
+        device = choose_device(options.dry_run, option="--dry-run")
+        taken = dry_run(model, batch_size, device)
+        memory = "" if taken.memory is None else f", {taken.memory / 2**30:.1f} GiB at the peak"
+        say(console, f"forward and backward on {device}: {taken.seconds:.1f} s{memory}")
+    return 0
+
+
 def main() -> None:
     """Read the command line and print the plan."""
-    options = tyro.cli(
-        Options, prog="python -m examples.pose_morph.plan", description=__doc__, config=(tyro.conf.FlagCreatePairsOff,)
-    )
-    console = Console()
-    try:
-        preset = PRESETS[options.preset]
-        batch_size = preset.training.batch_size if options.batch_size is None else options.batch_size
-        if batch_size < 1:
-            raise UserError(f"--batch-size: expected at least 1, got {batch_size}")
-        model = with_attention(preset.model, options.attention)
-        print_plan(console, model, batch_size)
-        if options.dry_run:
-            taken = dry_run(model, batch_size, torch.device(options.dry_run))
-            memory = f"{taken.memory / 2**30:.1f} GiB at the peak"
-            console.print(
-                f"forward and backward on {options.dry_run}: {taken.seconds:.1f} s, {memory}", highlight=False
-            )
-    except UserError as error:
-        console.print(f"[red]{error}[/]", soft_wrap=True, highlight=False)
-        sys.exit(2)
+    run_command(Options, plan, prog="python -m examples.pose_morph.plan", description=__doc__)
 
 
 if __name__ == "__main__":

@@ -10,32 +10,31 @@ torchrun --nproc-per-node N -m examples.pose_morph.train …
 import errno
 import json
 import math
-import os
-import sys
 import time
 from pathlib import Path
 
 import torch
-import tyro
 from rich.console import Console
-from rich.text import Text
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from examples.pose_morph.command_line import run_command
 from examples.pose_morph.data.evenly import evenly
 from examples.pose_morph.data.profiles import read_data
 from examples.pose_morph.errors import UserError
+from examples.pose_morph.evaluation.held_out import take_shown
+from examples.pose_morph.messages import say
 from examples.pose_morph.networks.discriminator import Discriminator
-from examples.pose_morph.networks.generator import Generator, Pose, draw_pose
+from examples.pose_morph.networks.generator import Generator, Pose
 from examples.pose_morph.networks.trained import ModelInfo, save_model
 from examples.pose_morph.pictures.samples import save_samples
 from examples.pose_morph.plan import print_plan
 from examples.pose_morph.scores.perceptual import PerceptualDistance, make_extractor
 from examples.pose_morph.stop_signal import StopSignal
-from examples.pose_morph.training.batch import Batch, distorted, divide, to_device
+from examples.pose_morph.training.batch import Batch, distorted, divide, draw_poses, to_device
 from examples.pose_morph.training.board import Board
 from examples.pose_morph.training.checkpoint import save_checkpoint
-from examples.pose_morph.training.evaluation import evaluate, take_shown, write_metrics
+from examples.pose_morph.training.final_scores import score_held_out, write_metrics
 from examples.pose_morph.training.losses import (
     discriminator_gan_loss,
     generator_gan_loss,
@@ -46,7 +45,7 @@ from examples.pose_morph.training.optimizers import make_optimizers, set_learnin
 from examples.pose_morph.training.options import Options, identity_of, settings_of
 from examples.pose_morph.training.precision import autocast, loss_scaler
 from examples.pose_morph.training.process_group import join_processes, share_of, without_exchange
-from examples.pose_morph.training.progress import progress_bar
+from examples.pose_morph.training.progress import training_bar
 from examples.pose_morph.training.resume import (
     check_data,
     digest_of,
@@ -80,7 +79,7 @@ def train(options: Options, console: Console) -> int:
     people = read_data(options.data, "train", model_settings.size, options.profile)
     held_out = read_data(options.data, "test", model_settings.size, options.profile)
     for note in people.notes + held_out.notes:
-        console.print(f"[yellow]{note}[/]", soft_wrap=True, highlight=False)
+        say(console, note, style="yellow")
     if saved is not None:
         check_data(people, saved["data"])
 
@@ -135,9 +134,6 @@ def train(options: Options, console: Console) -> int:
                 failure = error
         processes.agree(None, failure)  # nobody ends before it is written
 
-    def draw(batch: Batch) -> tuple[Pose, Pose]:
-        return draw_pose(batch.source_keypoints, model_settings), draw_pose(batch.target_keypoints, model_settings)
-
     def generate(image: Tensor, poses: tuple[Pose, Pose]) -> Tensor:
         with autocast(device, options.precision):
             return shared_generator(image, *poses).float()
@@ -158,22 +154,22 @@ def train(options: Options, console: Console) -> int:
     def morph(batch: Batch) -> Tensor:
         ema.eval()
         with torch.no_grad():
-            return ema(batch.source, *draw(batch))
+            return ema(batch.source, *draw_poses(batch, model_settings))
 
     last = min(settings.steps, options.max_steps or settings.steps)
-    millions = sum(parameter.numel() for parameter in generator.parameters()) / 1e6
-    console.print(
-        f"{options.preset}, attention {options.attention}: {millions:.1f} M parameters on {processes.size} x "
+    parameters = sum(parameter.numel() for parameter in generator.parameters())
+    say(
+        console,
+        f"{options.preset}, attention {options.attention}: {parameters / 1e6:.1f} M parameters on {processes.size} x "
         f"{device.type}, {options.precision}; {len(people.pairs)} pairs to learn, {len(held_out.pairs)} held out; "
         f"writing to {out}",
-        soft_wrap=True,
     )
     if not people.paired:
-        console.print("the data has no pairs: L_self and L_GAN with random poses, as in section 3.3 of the paper")
+        say(console, "the data has no pairs: L_self and L_GAN with random poses, as in section 3.3 of the paper")
     if step >= last:
-        console.print(f"already at step {step} of {last}: there is nothing to train, only to score")
+        say(console, f"already at step {step} of {last}: there is nothing to train, only to score")
     if device.type == "cpu" and model_settings.size[0] > 128:
-        console.print(f"[yellow]{options.preset} is meant for a GPU: a step takes minutes on a CPU[/]")
+        say(console, f"{options.preset} is meant for a GPU: a step takes minutes on a CPU", style="yellow")
 
     if saved is None:
         checkpoint()  # whatever ends the run from here on, --resume goes on from it
@@ -188,7 +184,7 @@ def train(options: Options, console: Console) -> int:
     board = Board(out, step) if writes else None
 
     # ------------------------------------------------------------------ the loop
-    with StopSignal() as stop, progress_bar(console) as bar:
+    with StopSignal() as stop, training_bar(console) as bar:
         task = bar.add_task("training", total=last, completed=step, losses="")
         began = time.monotonic() - seconds
         while step < last:
@@ -211,7 +207,7 @@ def train(options: Options, console: Console) -> int:
                 more = number < len(micro_batches)
                 if terms.per or terms.gan:  # G(M1, B1, B2); of unpaired data B2 is the random pose B_R
                     with without_exchange(shared_generator, more or terms.self_):
-                        poses = draw(batch)
+                        poses = draw_poses(batch, model_settings)
                         fake = generate(batch.source, poses)
                         loss = torch.zeros((), device=device)
                         if terms.per:
@@ -226,7 +222,7 @@ def train(options: Options, console: Console) -> int:
                 if terms.self_:  # G(M1, B1, tau(B1)) shall be tau(M1)
                     with without_exchange(shared_generator, more):
                         moved = distorted(batch, tau)
-                        fake = generate(moved.source, draw(moved))
+                        fake = generate(moved.source, draw_poses(moved, model_settings))
                         scaler_g.scale(losses.share("self", reconstruct(fake, moved.target))).backward()
             scaler_g.step(optimizer_g)
             scaler_g.update()
@@ -263,7 +259,7 @@ def train(options: Options, console: Console) -> int:
                     title = f"{options.preset}, attention {options.attention}, held-out people, step {step}"
                     save_samples(picture, shown, morph(shown), title)
                     board.samples(step, picture)
-                    bar.console.print(f"step {step}: {log.summary()}  {picture}", soft_wrap=True)
+                    say(bar.console, f"step {step}: {log.summary()}  {picture}")
             if step % settings.checkpoint_every == 0:
                 checkpoint()
         checkpoint()
@@ -278,7 +274,7 @@ def train(options: Options, console: Console) -> int:
             which = evenly(len(held_out.pairs), options.eval_pairs or len(held_out.pairs))
             bar.update(task, description="scoring", losses="")
             began = time.monotonic()
-            scores = evaluate(
+            scores = score_held_out(
                 held_out,
                 which,
                 morph,
@@ -289,51 +285,45 @@ def train(options: Options, console: Console) -> int:
             )
             signal = stop.received
     if signal is not None:
-        console.print(f"stopped at step {step}; to go on: {resume_command()}", soft_wrap=True)
+        say(console, f"stopped at step {step}; to go on: {resume_command()}")
         return 128 + signal
     metrics = {
         **scores,
         "extractor": options.features,
         "steps": step,
         "seconds": {"training": seconds, "evaluation": time.monotonic() - began},
-        "parameters": int(millions * 1e6),
+        "parameters": parameters,
         "settings": identity,
         "processes": processes.size,
     }
     write_metrics(out / "metrics.json", metrics, console)
     export()  # once more: the model card quotes the scores
-    console.print(
+    say(
+        console,
         f"{step} steps in {seconds / 60:.1f} min; {len(which)} held-out pairs scored: {out / 'metrics.json'}",
-        soft_wrap=True,
     )
     return 0
 
 
-def main() -> None:
-    """Read the command line and train."""
-    options = tyro.cli(
-        Options, prog="python -m examples.pose_morph.train", description=__doc__, config=(tyro.conf.FlagCreatePairsOff,)
-    )
-    rank = os.environ.get("RANK", "0")  # set by torchrun
-    console = Console(quiet=rank != "0")
+def train_or_say_why_not(options: Options, console: Console) -> int:
+    """Train; a full disk or memory becomes a message."""
     try:
-        code = train(options, console)
-    except UserError as error:
-        who = "" if rank == "0" else f"process {rank}: "
-        Console().print(Text(f"{who}{error}", style="red"), soft_wrap=True)
-        code = 2
+        return train(options, console)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         where = error.filename or "the run's folder"
-        Console().print(
-            Text(f"{where}: {error.strerror}; free some space, then go on with --resume", style="red"), soft_wrap=True
-        )
-        code = 2
-    except KeyboardInterrupt:  # before the first step or after the last one: there is nothing to save
-        console.print("stopped before the first step or after the last; nothing was lost")
-        code = 130
-    sys.exit(code)
+        raise UserError(f"{where}: {error.strerror}; free some space, then go on with --resume") from error
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            "the device's memory is full: --accumulate N works every batch off in N parts, --precision bfloat16 and a "
+            f"smaller --batch-size need less, too; start anew in another --out ({str(error).splitlines()[0]})"
+        ) from error
+
+
+def main() -> None:
+    """Read the command line and train."""
+    run_command(Options, train_or_say_why_not, prog="python -m examples.pose_morph.train", description=__doc__)
 
 
 if __name__ == "__main__":

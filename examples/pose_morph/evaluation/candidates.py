@@ -10,10 +10,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from examples.pose_morph.errors import UserError
-from examples.pose_morph.networks.generator import draw_pose
 from examples.pose_morph.networks.trained import WEIGHTS, load_generator
 from examples.pose_morph.scores.weights import sha256_of
-from examples.pose_morph.training.batch import Batch
+from examples.pose_morph.training.batch import Batch, draw_poses
 
 COPY_SOURCE = "copy_source"
 
@@ -56,9 +55,8 @@ def _candidate(name: str, path: Path, device: torch.device) -> Candidate:
     generator, settings, info = load_generator(path, device)
 
     def morph(batch: Batch) -> Float[Tensor, "b 3 h w"]:
-        poses = [draw_pose(points, settings) for points in (batch.source_keypoints, batch.target_keypoints)]
         with torch.no_grad():
-            return generator(batch.source, *poses)
+            return generator(batch.source, *draw_poses(batch, settings))
 
     file = next(part for part in (path, path / WEIGHTS, path / "checkpoint.pt") if part.is_file())
     about = {

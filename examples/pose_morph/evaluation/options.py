@@ -8,7 +8,7 @@ import tyro
 
 from examples.pose_morph.data.profiles import Profile
 from examples.pose_morph.errors import UserError
-from examples.pose_morph.option_types import Count, Folder, OptionalFolder, Switch
+from examples.pose_morph.option_types import Count, Folder, Number, OptionalFile, OptionalFolder, Switch, check_least
 from examples.pose_morph.scores.protocols import (
     OFFLINE,
     PairProtocol,
@@ -18,7 +18,6 @@ from examples.pose_morph.scores.protocols import (
 )
 from examples.pose_morph.training.options import PEOPLE
 
-File = Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")]
 Folders = Annotated[tuple[Path, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="")]
 Files = Annotated[tuple[Path, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="FILE", help_behavior_hint="")]
 Asked = Literal["offline", PairProtocol, SetProtocol]
@@ -45,7 +44,7 @@ class Options:
     """Real pictures of the Fréchet distances; by default every picture of the data's training phase."""
     protocols: tuple[Asked, ...] = ("offline",)
     """Names of scores; offline stands for all that need no weight file."""
-    out: File = None
+    out: OptionalFile = None
     """Where the scores go; by default evaluation/metrics.json in the run's folder, or here for several."""
     save_pictures: OptionalFolder = None
     """Save every generated picture, without its padding, as source___target.png."""
@@ -55,17 +54,17 @@ class Options:
     """Score so many pairs, evenly chosen; by default all."""
     copy_source: Switch = False
     """Also score the answer that leaves the source picture as it is."""
-    batch_size: Annotated[int, tyro.conf.arg(metavar="N")] = 8
+    batch_size: Number = 8
     """Pairs, or pictures, at once."""
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """auto takes a GPU where PyTorch sees one."""
-    alexnet_weights: File = None
+    device: str = "auto"
+    """auto (a GPU where PyTorch sees one), cpu, cuda, cuda:N or mps."""
+    alexnet_weights: OptionalFile = None
     """AlexNet of torchvision, for lpips_alex."""
-    lpips_weights: File = None
+    lpips_weights: OptionalFile = None
     """Linear layers of LPIPS 0.1 for AlexNet, for lpips_alex."""
-    inception_weights: File = None
+    inception_weights: OptionalFile = None
     """Inception-v3 of torchvision, for fid_gfla."""
-    inception2015_weights: File = None
+    inception2015_weights: OptionalFile = None
     """Inception of pytorch-fid, for fid_tf2015."""
 
     @property
@@ -91,9 +90,7 @@ def check(options: Options) -> None:
     if options.from_folders == (models > 0):
         raise UserError("expected --run FOLDER or --model FILE, or --generated FOLDER with --truth FOLDER")
     for name in ("grid", "pairs", "batch_size"):
-        value = getattr(options, name)
-        if value is not None and value < 1:
-            raise UserError(f"--{name.replace('_', '-')}: expected at least 1, got {value}")
+        check_least(name, getattr(options, name), 1)
     if options.from_folders:
         for name in ("grid", "pairs", "save_pictures", "copy_source"):
             if getattr(options, name):

@@ -10,14 +10,14 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from examples.pose_morph.data.folder_store import FolderStore
+from examples.pose_morph.data.pixels import to_bytes
 from examples.pose_morph.data.pose_data import PoseData
 from examples.pose_morph.errors import UserError
 from examples.pose_morph.evaluation.candidates import Candidate
+from examples.pose_morph.evaluation.held_out import regions_of, take_held_out
 from examples.pose_morph.evaluation.matching import flat_name
-from examples.pose_morph.scores.metrics import to_bytes
-from examples.pose_morph.scores.protocols import ScoredPair
-from examples.pose_morph.training.batch import Batch
-from examples.pose_morph.training.evaluation import take_held_out
+from examples.pose_morph.scores.scored_pair import ScoredPair, scored_pairs
+from examples.pose_morph.training.batch import Batch, to_device
 
 
 class Answer(NamedTuple):
@@ -39,18 +39,12 @@ def answers(
     """
     for numbers in which.split(batch_size):
         batch = take_held_out(data, numbers)
-        results = to_bytes(candidate.morph(Batch(*(part.to(device) for part in batch))))
-        truths = to_bytes(batch.target)
-        found = []
-        for row, number in enumerate(numbers.tolist()):
-            result, truth, keypoints = results[row], truths[row], batch.target_keypoints[row]
-            if data.paired:
-                region = data.region(int(data.pairs[number, 1]))
-                pair = ScoredPair(region.crop(result), region.crop(truth), region.move(keypoints))
-            else:  # tau moves picture and padding alike
-                pair = ScoredPair(result, truth, keypoints)
-            found.append(Answer(number, Batch(*(part[row : row + 1] for part in batch)), result, pair))
-        yield found
+        results = to_bytes(candidate.morph(to_device(batch, device)))
+        scored = scored_pairs(batch, results, regions_of(data, numbers))
+        yield [
+            Answer(number, Batch(*(part[row : row + 1] for part in batch)), results[row], scored[row])
+            for row, number in enumerate(numbers.tolist())
+        ]
 
 
 def pair_names(data: PoseData, which: Tensor) -> list[tuple[str, str]]:

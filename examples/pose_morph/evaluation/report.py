@@ -1,6 +1,5 @@
 """The file of scores: every number under its protocol's name, with all that it depends on."""
 
-import json
 import platform
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -11,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 import gpa_nd
-from examples.pose_morph.atomic import replace_file
+from examples.pose_morph.messages import say
 from examples.pose_morph.scores.protocols import DEFINITIONS, ProtocolName, WeightFiles, hashes
 
 GENERATED = (
@@ -61,12 +60,6 @@ def compose(
     }
 
 
-def write_report(path: Path, report: dict[str, Any]) -> None:
-    """Write the file, whole or not at all."""
-    text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
-    replace_file(path, lambda file: file.write(text.encode()))
-
-
 def show(report: dict[str, Any], place: Path, console: Console) -> None:
     """Print the scores as a table, and what is to be known about them."""
     table = Table()
@@ -79,7 +72,7 @@ def show(report: dict[str, Any], place: Path, console: Console) -> None:
         table.add_row(f"{protocol} ({better})", *values)
     console.print(table)
     for name, reason in report["not_computed"].items():
-        console.print(f"not computed: {name} ({reason})", style="yellow", markup=False, soft_wrap=True, highlight=False)
+        say(console, f"not computed: {name} ({reason})", style="yellow")
     for warning in report["warnings"]:
-        console.print(warning, style="yellow", markup=False, soft_wrap=True, highlight=False)
-    console.print(f"{report['data']['pairs']} pairs scored: {place}", markup=False, soft_wrap=True, highlight=False)
+        say(console, warning, style="yellow")
+    say(console, f"{report['data']['pairs']} pairs scored: {place}")

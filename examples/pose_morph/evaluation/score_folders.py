@@ -8,14 +8,15 @@ from examples.pose_morph.evaluation.pairs import digest_of, read_bytes
 from examples.pose_morph.evaluation.real_pictures import RealPictures, statistics_of
 from examples.pose_morph.evaluation.report import ON_DISK, Outcome
 from examples.pose_morph.evaluation.tally import Scorer, Tally
-from examples.pose_morph.scores.protocols import ScoredPair
+from examples.pose_morph.messages import say
+from examples.pose_morph.scores.scored_pair import ScoredPair
 
 
 def score_folders(options: Options, scorer: Scorer, real: RealPictures | None, bar: Progress) -> Outcome:
     """Score the pictures of a folder against those of another."""
     matched = match_pictures(options.generated, options.truth)
     for note in matched.notes:
-        bar.console.print(f"[yellow]{note}[/]", soft_wrap=True, highlight=False)
+        say(bar.console, note, style="yellow")
     tally, task = Tally(scorer), bar.add_task("scoring", total=len(matched.pairs))
     for start in range(0, len(matched.pairs), options.batch_size):
         some = matched.pairs[start : start + options.batch_size]

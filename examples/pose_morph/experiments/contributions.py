@@ -5,7 +5,6 @@ of the attention. Without --points the neck, an elbow, a hip and an ankle are as
 """
 
 import math
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from string import ascii_uppercase
@@ -18,16 +17,17 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from examples.pose_morph.atomic import replace_file
+from examples.pose_morph.command_line import run_command
 from examples.pose_morph.data.pose import JOINTS
-from examples.pose_morph.data.profiles import read_data
+from examples.pose_morph.data.profiles import Profile, read_data
 from examples.pose_morph.errors import UserError
+from examples.pose_morph.messages import say
 from examples.pose_morph.networks.copy_weights import CopyLevel, find_level, recorded
-from examples.pose_morph.networks.generator import draw_pose
 from examples.pose_morph.networks.trained import load_generator
 from examples.pose_morph.option_types import Folder
 from examples.pose_morph.pictures.contribution_lines import Contribution, draw_contributions
-from examples.pose_morph.training.batch import Batch, take_pairs
+from examples.pose_morph.pictures.png import write_png
+from examples.pose_morph.training.batch import draw_poses, take_pairs, to_device
 from examples.pose_morph.training.device import choose_device
 from examples.pose_morph.training.options import PEOPLE
 
@@ -48,6 +48,8 @@ class Options:
     """Folder of a run, or a .safetensors file."""
     data: Folder = PEOPLE
     """Data folder; the default is the rendered people of this repository."""
+    profile: Profile = "auto"
+    """How the data lies in its folder; auto finds out."""
     pair: int = 0
     """Number of the held-out pair, from 0."""
     points: Annotated[tuple[str, ...], tyro.conf.arg(metavar="X,Y …")] = ()
@@ -55,25 +57,24 @@ class Options:
     layer: Annotated[str, tyro.conf.arg(metavar="HxW")] = "last"
     """Resolution of the attention, such as 64x40; last is the largest."""
     device: str = "auto"
-    """auto, cpu, cuda, cuda:1 … or mps; auto takes a GPU where PyTorch sees one."""
+    """auto (a GPU where PyTorch sees one), cpu, cuda, cuda:N or mps."""
     out: Folder = Path("runs/pose_morph/contributions")
     """Folder for the picture; an older one of the same pair and layer is replaced."""
 
 
-def run(options: Options, console: Console) -> Path:
-    """Draw the picture, print what the lines say, and return where the picture is."""
+def run(options: Options, console: Console) -> int:
+    """Draw the picture and print what the lines say; return the exit code."""
     device = choose_device(options.device)
     model = load_generator(options.model, device)
-    people = read_data(options.data, "test", model.settings.size)
+    people = read_data(options.data, "test", model.settings.size, options.profile)
     for note in people.notes:
-        console.print(f"[yellow]{note}[/]", soft_wrap=True, highlight=False)
+        say(console, note, style="yellow")
     if not 0 <= options.pair < len(people.pairs):
         raise UserError(f"--pair: expected 0 … {len(people.pairs) - 1}, got {options.pair}")
-    batch = Batch(*(x.to(device) for x in take_pairs(people, torch.tensor([options.pair]))))
+    batch = to_device(take_pairs(people, torch.tensor([options.pair])), device)
     asked = [*map(parse_point, options.points)] or default_points(batch.target_keypoints[0])
-    poses = (draw_pose(keypoints, model.settings) for keypoints in (batch.source_keypoints, batch.target_keypoints))
     with torch.no_grad(), recorded(model.generator) as levels:
-        result = model.generator(batch.source, *poses)
+        result = model.generator(batch.source, *draw_poses(batch, model.settings))
         level = find_level(levels, options.layer)
         contributions = contributions_at([point for _, point in asked], level, model.settings.size)
 
@@ -82,11 +83,11 @@ def run(options: Options, console: Console) -> Path:
     scale = max(1, round(PICTURE_HEIGHT / model.settings.size[0]))
     picture = draw_contributions(batch.source[0], result[0], batch.target[0], contributions, title, scale)
     path = options.out / f"pair_{options.pair:04d}_{level.name}.png"
-    replace_file(path, lambda file: picture.save(file, format="PNG"))
-    console.print(title, soft_wrap=True, highlight=False)
+    write_png(path, picture)
+    say(console, title)
     console.print(tabulate([name for name, _ in asked], contributions))
-    console.print(str(path), soft_wrap=True, highlight=False)
-    return path
+    say(console, str(path))
+    return 0
 
 
 def parse_point(text: str) -> tuple[str, Point]:
@@ -153,21 +154,7 @@ def tabulate(names: list[str], contributions: list[Contribution]) -> Table:
 
 def main() -> None:
     """Read the command line and draw."""
-    options = tyro.cli(
-        Options,
-        prog="python -m examples.pose_morph.experiments.contributions",
-        description=__doc__,
-        config=(tyro.conf.FlagCreatePairsOff,),
-    )
-    console = Console()
-    try:
-        run(options, console)
-    except UserError as error:
-        console.print(f"[red]{error}[/]", soft_wrap=True, highlight=False)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        console.print("stopped")
-        sys.exit(130)
+    run_command(Options, run, prog="python -m examples.pose_morph.experiments.contributions", description=__doc__)
 
 
 if __name__ == "__main__":

@@ -5,9 +5,7 @@ much of its mass lies within a radius of the same point of the body? Needs rende
 Writes right_spot.json and right_spot.png.
 """
 
-import json
 import math
-import sys
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,24 +16,27 @@ import tyro
 from PIL import Image
 from rich.box import SIMPLE
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 from torch import Tensor
 
-from examples.pose_morph.atomic import replace_file
+from examples.pose_morph.atomic import write_json
+from examples.pose_morph.command_line import run_command
 from examples.pose_morph.data.evenly import evenly
 from examples.pose_morph.data.patn import read_patn
 from examples.pose_morph.data.pose_data import PoseData
 from examples.pose_morph.data.rest_points import read_rest_points
 from examples.pose_morph.errors import UserError
+from examples.pose_morph.messages import say
 from examples.pose_morph.networks.copy_weights import CopyLevel, recorded
-from examples.pose_morph.networks.generator import Generator, draw_pose
+from examples.pose_morph.networks.generator import Generator
 from examples.pose_morph.networks.trained import load_generator
-from examples.pose_morph.option_types import Count, Folder, Switch
+from examples.pose_morph.option_types import Count, Folder, Number, Switch
+from examples.pose_morph.pictures.png import write_png
 from examples.pose_morph.pictures.share_map import LEGEND, draw_shares
 from examples.pose_morph.pictures.sheet import draw_sheet, to_picture
+from examples.pose_morph.progress import progress_bar
 from examples.pose_morph.scores.right_spot import RightSpots, SpotShares, right_spots, spot_shares
-from examples.pose_morph.training.batch import Batch, take_pairs
+from examples.pose_morph.training.batch import Batch, draw_poses, take_pairs, to_device
 from examples.pose_morph.training.device import choose_device
 from examples.pose_morph.training.options import PEOPLE
 
@@ -74,16 +75,16 @@ class Options:
     """Held-out pairs to measure, evenly chosen; by default all."""
     untrained: Switch = False
     """Measure the same model before any training as well."""
-    shown: Annotated[int, tyro.conf.arg(metavar="N")] = 6
+    shown: Number = 6
     """Rows of the picture."""
     device: str = "auto"
-    """auto, cpu, cuda, cuda:1 … or mps; auto takes a GPU where PyTorch sees one."""
+    """auto (a GPU where PyTorch sees one), cpu, cuda, cuda:N or mps."""
     out: Folder = Path("runs/pose_morph/right_spot")
     """Folder for the results; older ones are replaced."""
 
 
-def run(options: Options, console: Console) -> dict[str, Any]:
-    """Measure, print the table, write the results and return them."""
+def run(options: Options, console: Console) -> int:
+    """Measure, print the table and write the results; return the exit code."""
     for name in ("radius", "pairs", "shown"):
         value = getattr(options, name)
         if value is not None and not value > 0:
@@ -92,7 +93,7 @@ def run(options: Options, console: Console) -> dict[str, Any]:
     model = load_generator(options.model, device)
     people = read_patn(options.data, "test", model.settings.size)
     for note in people.notes:
-        console.print(f"[yellow]{note}[/]", soft_wrap=True, highlight=False)
+        say(console, note, style="yellow")
     which = evenly(len(people.pairs), options.pairs or len(people.pairs))
     shown = set(which[evenly(len(which), options.shown)].tolist())
     radii = tuple(factor * options.radius / 100 for factor in FACTORS)
@@ -102,20 +103,21 @@ def run(options: Options, console: Console) -> dict[str, Any]:
     if options.untrained:
         torch.manual_seed(0)
         untrained = Generator(model.settings).to(device).eval()
-    for pair in track(which.tolist(), "measuring", console=console):
-        spots = spots_of(people, pair, options.data, radii[MAIN])
-        batch, result, levels = drawn(model.generator, people, pair)
-        shares = tally.add(spots, levels)
-        if untrained is not None:
-            before.add(spots, drawn(untrained, people, pair)[2])
-        if pair in shown:
-            scale = max(1, round(CELL_HEIGHT / spots.size[0]))
-            maps = [
-                draw_shares(of_level.attention[MAIN], spots.pixels, spots.hidden, spots.size, scale)
-                for of_level in list(shares.values())[-MAPS:]
-            ]
-            pictures = (to_picture(x[0], scale) for x in (batch.source, batch.target, result))
-            rows.append([*pictures, *maps])
+    with progress_bar(console) as bar:
+        for pair in bar.track(which.tolist(), description="measuring"):
+            spots = spots_of(people, pair, options.data, radii[MAIN])
+            batch, result, levels = drawn(model.generator, people, pair)
+            shares = tally.add(spots, levels)
+            if untrained is not None:
+                before.add(spots, drawn(untrained, people, pair)[2])
+            if pair in shown:
+                scale = max(1, round(CELL_HEIGHT / spots.size[0]))
+                maps = [
+                    draw_shares(of_level.attention[MAIN], spots.pixels, spots.hidden, spots.size, scale)
+                    for of_level in list(shares.values())[-MAPS:]
+                ]
+                pictures = (to_picture(x[0], scale) for x in (batch.source, batch.target, result))
+                rows.append([*pictures, *maps])
 
     if not tally.sums:
         raise UserError(f"model: {options.model} has no gpa or full attention, whose weights could be measured")
@@ -130,22 +132,17 @@ def run(options: Options, console: Console) -> dict[str, Any]:
         "protocol": PROTOCOL,
         **results,
     }
-    text = json.dumps(report, indent=2, allow_nan=False) + "\n"
-    replace_file(options.out / "right_spot.json", lambda file: file.write(text.encode()))
+    write_json(options.out / "right_spot.json", report)
     names = list(tally.sums)[-MAPS:]
-    sheet = draw_share_sheet(rows, names, options.radius)
-    replace_file(options.out / "right_spot.png", lambda file: sheet.save(file, format="PNG"))
+    write_png(options.out / "right_spot.png", draw_share_sheet(rows, names, options.radius))
 
     for name, levels in results.items():
         console.print(tabulate(levels, f"{name}: % of the attention within so many cm of the right spot"))
-    console.print(
-        f"{len(which)} pairs; {tally.asked} pixels asked, {tally.hidden} more that the source does not show",
-        highlight=False,
-    )
+    say(console, f"{len(which)} pairs; {tally.asked} pixels asked, {tally.hidden} more that the source does not show")
     for level in report["left_out"]:
-        console.print(f"[yellow]left out: {level}, which has no weights of single keys[/]", highlight=False)
-    console.print(str(options.out), soft_wrap=True, highlight=False)
-    return report
+        say(console, f"left out: {level}, which has no weights of single keys", style="yellow")
+    say(console, str(options.out))
+    return 0
 
 
 class Tally:
@@ -206,10 +203,9 @@ def spots_of(people: PoseData, pair: int, root: Path, radius: float) -> RightSpo
 def drawn(generator: Generator, people: PoseData, pair: int) -> tuple[Batch, Tensor, list[CopyLevel]]:
     """Draw one pair; return the batch, the result and the attention of every level."""
     device = next(generator.parameters()).device
-    batch = Batch(*(x.to(device) for x in take_pairs(people, torch.tensor([pair]))))
-    poses = (draw_pose(points, generator.settings) for points in (batch.source_keypoints, batch.target_keypoints))
+    batch = to_device(take_pairs(people, torch.tensor([pair])), device)
     with torch.no_grad(), recorded(generator) as levels:
-        return batch, generator(batch.source, *poses), levels
+        return batch, generator(batch.source, *draw_poses(batch, generator.settings)), levels
 
 
 def draw_share_sheet(rows: list[list[Image.Image]], levels: list[str], radius: float) -> Image.Image:
@@ -234,21 +230,7 @@ def tabulate(levels: list[dict[str, Any]], title: str) -> Table:
 
 def main() -> None:
     """Read the command line and measure."""
-    options = tyro.cli(
-        Options,
-        prog="python -m examples.pose_morph.experiments.right_spot",
-        description=__doc__,
-        config=(tyro.conf.FlagCreatePairsOff,),
-    )
-    console = Console()
-    try:
-        run(options, console)
-    except UserError as error:
-        console.print(f"[red]{error}[/]", soft_wrap=True, highlight=False)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        console.print("stopped; nothing was written")
-        sys.exit(130)
+    run_command(Options, run, prog="python -m examples.pose_morph.experiments.right_spot", description=__doc__)
 
 
 if __name__ == "__main__":

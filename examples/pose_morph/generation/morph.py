@@ -7,11 +7,11 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from examples.pose_morph.data.pixels import to_image
 from examples.pose_morph.data.pose_data import fit, region_of
 from examples.pose_morph.generation.people import Person
 from examples.pose_morph.networks.generator import Generator, draw_pose
 from examples.pose_morph.networks.source_features import SourceFeatures, join_sources, repeat_source
-from examples.pose_morph.training.batch import to_image
 
 POSES_AT_ONCE = 4
 

@@ -8,13 +8,13 @@ from jaxtyping import Float
 from PIL import Image, ImageFont
 from torch import Tensor
 
-from examples.pose_morph.atomic import replace_file
 from examples.pose_morph.data.evenly import evenly
+from examples.pose_morph.data.pixels import to_image
 from examples.pose_morph.data.pose_data import fit
 from examples.pose_morph.generation.people import Person
+from examples.pose_morph.pictures.png import write_png
 from examples.pose_morph.pictures.sheet import draw_sheet, to_picture
 from examples.pose_morph.pictures.skeleton import draw_skeleton
-from examples.pose_morph.training.batch import to_image
 
 COLUMNS, ROWS = 8, 12
 """Poses and sources that a sheet has room for."""
@@ -55,11 +55,6 @@ def plan_files(name: str, poses: Sequence[str], *, out: Path | None, animate: Pa
     return Files(pictures, animate.with_name(f"{animate.stem}-{name}{animate.suffix}"))
 
 
-def save_png(path: Path, picture: Image.Image) -> None:
-    """Write a picture, whole or not at all."""
-    replace_file(path, lambda file: picture.save(file, "PNG"))
-
-
 class Sheet:
     """Rows of results under the skeletons of their poses, for as many sources and poses as there is room."""
 
@@ -81,7 +76,7 @@ class Sheet:
     def save(self, path: Path) -> None:
         """Write the sheet."""
         headers = ["source", *(_shortened(self.pose_names[number], self.rows[0][0].width) for number in self.poses)]
-        save_png(path, draw_sheet(self.rows, headers, self.title))
+        write_png(path, draw_sheet(self.rows, headers, self.title))
 
 
 def _shortened(name: str, width: int) -> str:

@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from examples.pose_morph.atomic import replace_file
+from examples.pose_morph.data.pixels import to_image
+from examples.pose_morph.pictures.png import write_png
 from examples.pose_morph.pictures.sheet import draw_sheet, to_picture
 from examples.pose_morph.pictures.skeleton import draw_skeleton
 from examples.pose_morph.training.batch import Batch
@@ -35,14 +36,9 @@ def save_comparison(
     rows = []
     for row, pair in enumerate(pairs):
         pose = draw_skeleton(pair.target_keypoints[0].cpu(), (height, width), scale)
-        middle = [_fitted(to_picture(_image(column[row]), scale), cell) for column in results.values()]
+        middle = [_fitted(to_picture(to_image(column[row]), scale), cell) for column in results.values()]
         rows.append([to_picture(pair.source[0], scale), pose, *middle, to_picture(pair.target[0], scale)])
-    sheet = draw_sheet(rows, ["source", "target pose", *results, "truth"], title)
-    replace_file(path, lambda file: sheet.save(file, format="PNG"))
-
-
-def _image(picture: UInt8[Tensor, "3 h w"]) -> Float[Tensor, "3 h w"]:
-    return picture.float() / 127.5 - 1
+    write_png(path, draw_sheet(rows, ["source", "target pose", *results, "truth"], title))
 
 
 def _fitted(picture: Image.Image, cell: tuple[int, int]) -> Image.Image:

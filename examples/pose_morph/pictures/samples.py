@@ -5,7 +5,7 @@ from pathlib import Path
 from jaxtyping import Float
 from torch import Tensor
 
-from examples.pose_morph.atomic import replace_file
+from examples.pose_morph.pictures.png import write_png
 from examples.pose_morph.pictures.sheet import draw_sheet, to_picture
 from examples.pose_morph.pictures.skeleton import draw_skeleton
 from examples.pose_morph.training.batch import Batch
@@ -28,5 +28,4 @@ def save_samples(path: Path, batch: Batch, result: Float[Tensor, "b 3 h w"], tit
         )
         for row in range(len(result))
     ]
-    sheet = draw_sheet(rows, COLUMNS, title)
-    replace_file(path, lambda file: sheet.save(file, format="PNG"))
+    write_png(path, draw_sheet(rows, COLUMNS, title))

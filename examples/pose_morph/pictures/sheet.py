@@ -6,7 +6,7 @@ from jaxtyping import Float
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from examples.pose_morph.scores.metrics import to_bytes
+from examples.pose_morph.data.pixels import to_bytes
 
 HEADER, GAP = 24, 6
 

@@ -4,6 +4,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
+from examples.pose_morph.data.pixels import to_image
 from examples.pose_morph.scores.perceptual import load_efficientnet_lite0
 
 DEFINITIONS = {
@@ -24,5 +25,5 @@ class EfficientNetLite0Features(nn.Module):
 
     def forward(self, pictures: UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, "b 1280"]:
         """Return the features."""
-        x = F.interpolate(pictures.float() / 127.5 - 1, size=(224, 224), mode="bilinear", align_corners=False)
+        x = F.interpolate(to_image(pictures), size=(224, 224), mode="bilinear", align_corners=False)
         return self.network.extract_features(x).mean(dim=(2, 3))

@@ -3,14 +3,14 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
-from jaxtyping import Float, UInt8
-from torch import Tensor, nn
+from torch import nn
 
 from examples.pose_morph.errors import UserError
 from examples.pose_morph.scores import feature_distance, fid, l1, lpips, perceptual, ssim
+from examples.pose_morph.scores.scored_pair import ScoredPair
 from examples.pose_morph.scores.weights import sha256_of
 
 PairProtocol = Literal[
@@ -51,14 +51,6 @@ _NEEDED: dict[ProtocolName, tuple[tuple[str, str, str], ...]] = {
 
 OFFLINE: tuple[ProtocolName, ...] = tuple(name for name in DEFINITIONS if name not in _NEEDED)
 """The protocols that need no file of the user's."""
-
-
-class ScoredPair(NamedTuple):
-    """A generated picture, the true one, and the joints in them if they are known."""
-
-    result: UInt8[Tensor, "3 h w"]
-    truth: UInt8[Tensor, "3 h w"]
-    keypoints: Float[Tensor, "18 2"] | None
 
 
 PairScore = Callable[[ScoredPair], float]
@@ -102,14 +94,14 @@ def make_pair_score(name: PairProtocol, files: WeightFiles, device: torch.device
         case "ssim_bars":
             return lambda pair: ssim.ssim_bars(pair.result, pair.truth)
         case "l1":
-            return lambda pair: l1.l1(*_images(pair, pair.result.device)).item()
+            return lambda pair: l1.l1(*pair.images(pair.result.device)).item()
         case "l1_person":
-            return lambda pair: l1.l1_person(*_images(pair, pair.result.device), pair.keypoints[None]).item()
+            return lambda pair: l1.l1_person(*pair.images(pair.result.device), pair.keypoints[None]).item()
         case "perceptual_efficientnet_lite0":
             distance = perceptual.PerceptualDistance(perceptual.EfficientNetLite0()).to(device)
         case "lpips_alex":
             distance = lpips.LPIPS(files.alexnet, files.lpips).to(device)
-    return lambda pair: distance(*_images(pair, device)).item()
+    return lambda pair: distance(*pair.images(device)).item()
 
 
 def make_features(name: SetProtocol, files: WeightFiles, device: torch.device) -> nn.Module:
@@ -122,8 +114,3 @@ def make_features(name: SetProtocol, files: WeightFiles, device: torch.device) -
         case "frechet_efficientnet_lite0":
             network = feature_distance.EfficientNetLite0Features()
     return network.to(device)
-
-
-def _images(pair: ScoredPair, device: torch.device) -> tuple[Float[Tensor, "1 3 h w"], Float[Tensor, "1 3 h w"]]:
-    result, truth = (picture[None].to(device).float() / 127.5 - 1 for picture in (pair.result, pair.truth))
-    return result, truth

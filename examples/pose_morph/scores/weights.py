@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from examples.pose_morph.errors import UserError
+from examples.pose_morph.messages import some
 
 COUNTER = "num_batches_tracked"
 """Batch normalisation's counter, which older files do not have and inference does not use."""
@@ -39,11 +40,11 @@ def load_weights(network: nn.Module, path: Path, *, option: str, expected: str, 
     ]
     faults = []
     if missing:
-        faults.append(f"{len(missing)} of {len(wanted)} entries are missing: {_some(missing)}")
+        faults.append(f"{len(missing)} of {len(wanted)} entries are missing: {some(missing)}")
     if beside:
-        faults.append(f"{len(beside)} entries belong to another network: {_some(beside)}")
+        faults.append(f"{len(beside)} entries belong to another network: {some(beside)}")
     if shapes:
-        faults.append(f"{len(shapes)} shapes differ: {_some(shapes)}")
+        faults.append(f"{len(shapes)} shapes differ: {some(shapes)}")
     if faults:
         raise UserError(f"{option}: expected {expected}, and {path} is not that file: {'; '.join(faults)}")
     network.load_state_dict({name: found.get(name, value) for name, value in wanted.items()})
@@ -75,7 +76,3 @@ def sha256_of(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join([*names[:3], "…"][: len(names)])

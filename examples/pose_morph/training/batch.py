@@ -7,8 +7,11 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.data import default_collate
 
+from examples.pose_morph.data.pixels import to_image
 from examples.pose_morph.data.pose import apply_affine
 from examples.pose_morph.data.pose_data import PoseData
+from examples.pose_morph.networks.generator import Pose, draw_pose
+from examples.pose_morph.networks.settings import ModelSettings
 
 
 class Batch(NamedTuple):
@@ -18,11 +21,6 @@ class Batch(NamedTuple):
     source_keypoints: Float[Tensor, "b 18 2"]
     target: Float[Tensor, "b 3 h w"]
     target_keypoints: Float[Tensor, "b 18 2"]
-
-
-def to_image(pixels: Tensor) -> Float[Tensor, "..."]:
-    """Turn bytes into the networks' range [-1, 1]."""
-    return pixels.float() / 127.5 - 1
 
 
 def take_pairs(data: PoseData, which: Tensor) -> Batch:
@@ -46,6 +44,11 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
         batch.target.to(device, memory_format=pictures, non_blocking=True),
         batch.target_keypoints.to(device, non_blocking=True),
     )
+
+
+def draw_poses(batch: Batch, settings: ModelSettings) -> tuple[Pose, Pose]:
+    """Return B1 and B2 as the networks of ``settings`` see them."""
+    return draw_pose(batch.source_keypoints, settings), draw_pose(batch.target_keypoints, settings)
 
 
 def divide(batch: Batch, tau: Float[Tensor, "b 2 3"], parts: int) -> list[tuple[Batch, Float[Tensor, "b2 2 3"]]]:

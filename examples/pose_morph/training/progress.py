@@ -5,7 +5,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column
 
 
-def progress_bar(console: Console) -> Progress:
+def training_bar(console: Console) -> Progress:
     """Return the bar with losses and the time left."""
     return Progress(
         TextColumn("{task.description}"),

@@ -14,10 +14,11 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
+from examples.pose_morph.data.pixels import to_image
 from examples.pose_morph.data.pose import mirror, random_affine
 from examples.pose_morph.data.pose_data import Portrait, PoseData
 from examples.pose_morph.errors import UserError
-from examples.pose_morph.training.batch import Batch, to_image
+from examples.pose_morph.training.batch import Batch
 
 ORDER, CHANCE = 0, 1
 """What a generator is seeded for: the order of an epoch, or all that is drawn for one sample."""

@@ -44,8 +44,8 @@ def write_model(folder: Path, attention: str = "gpa") -> Path:
 def test_table_numbers_and_picture_are_made(people, tmp_path):
     model, out = write_model(tmp_path / "model"), tmp_path / "out"
     console = Console(record=True, width=80)
-    report = run(Options(model, write_rest(people), untrained=True, shown=2, out=out), console)
-    assert json.loads((out / "right_spot.json").read_text()) == report
+    assert run(Options(model, write_rest(people), untrained=True, shown=2, out=out), console) == 0
+    report = json.loads((out / "right_spot.json").read_text())
     assert report["pairs"] == 4
     assert report["pixels"] == {"asked": 4 * 64 * 20, "hidden": 0}
     assert [level["level"] for level in report["trained"]] == ["8x5", "16x10", "32x20", "64x40"]
@@ -62,7 +62,8 @@ def test_table_numbers_and_picture_are_made(people, tmp_path):
 def test_an_approximation_is_left_out_and_said(people, tmp_path):
     model = write_model(tmp_path / "model", "performer")
     console = Console(record=True, width=80)
-    report = run(Options(model, write_rest(people), pairs=1, out=tmp_path / "out"), console)
+    run(Options(model, write_rest(people), pairs=1, out=tmp_path / "out"), console)
+    report = json.loads((tmp_path / "out" / "right_spot.json").read_text())
     assert [level["level"] for level in report["trained"]] == ["8x5", "16x10"]
     assert report["left_out"] == ["PerformerAttention at 32x20", "PerformerAttention at 64x40"]
     assert "left out: PerformerAttention at 64x40" in console.export_text()

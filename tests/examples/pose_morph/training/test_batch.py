@@ -1,13 +1,9 @@
-"""Batches: bytes to pictures, tau, and the parts that are worked off one after the other."""
+"""Batches: tau, and the parts that are worked off one after the other."""
 
 import torch
 
 from examples.pose_morph.data.patn import read_patn
-from examples.pose_morph.training.batch import Batch, distorted, divide, take_pairs, to_image
-
-
-def test_bytes_become_minus_one_to_one():
-    assert to_image(torch.tensor([0, 255], dtype=torch.uint8)).tolist() == [-1.0, 1.0]
+from examples.pose_morph.training.batch import Batch, distorted, divide, take_pairs
 
 
 def test_a_distorted_batch_shows_one_picture_twice(people):
