@@ -3,21 +3,24 @@
 from pathlib import Path
 from typing import Any
 
+import torch
 from PIL import Image
 from rich.progress import Progress
 
-from examples.pose_morph.atomic import replace_file
 from examples.pose_morph.data.evenly import evenly
 from examples.pose_morph.data.pose_data import PoseData
 from examples.pose_morph.data.profiles import read_data
+from examples.pose_morph.errors import UserError
 from examples.pose_morph.evaluation.candidates import COPY_SOURCE, Candidate
+from examples.pose_morph.evaluation.held_out import TASKS
 from examples.pose_morph.evaluation.options import Options, place_of
 from examples.pose_morph.evaluation.pairs import Answer, answers, digest_of, pair_names, picture_names
 from examples.pose_morph.evaluation.real_pictures import RealPictures, Size, statistics_of
 from examples.pose_morph.evaluation.report import GENERATED, RESIZING, Outcome
 from examples.pose_morph.evaluation.tally import Scorer, Statistics, Tally
+from examples.pose_morph.messages import say
 from examples.pose_morph.pictures.comparison import save_comparison
-from examples.pose_morph.training.evaluation import TASKS
+from examples.pose_morph.pictures.png import write_png
 
 
 def score_models(
@@ -29,7 +32,7 @@ def score_models(
     names = pair_names(data, which)
     files = dict(zip(which.tolist(), picture_names(names), strict=True)) if options.save_pictures else {}
     for note in data.notes:
-        bar.console.print(f"[yellow]{note}[/]", soft_wrap=True, highlight=False)
+        say(bar.console, note, style="yellow")
 
     shown = which[evenly(len(which), options.grid)].tolist() if options.grid else []
     columns: dict[str, list[Answer]] = {candidate.name: [] for candidate in candidates}
@@ -43,6 +46,11 @@ def score_models(
         sized = data
         if candidate.size != data.size:  # a data set may hold its pictures at several sizes
             sized = read_data(options.data, "test", candidate.size, options.profile)
+            if sized.names != data.names or not torch.equal(sized.pairs, data.pairs):
+                raise UserError(
+                    f"--data: {options.data} has other test pairs for pictures of {candidate.size} (height, width) "
+                    f"than for {data.size}, so that scores would not compare; score these models one by one"
+                )
         for found in answers(candidate, sized, which, batch_size=options.batch_size, device=scorer.device):
             tally.add([answer.scored for answer in found])
             columns[candidate.name] += [answer for answer in found if answer.number in shown]
@@ -94,4 +102,4 @@ def _save(folder: Path, found: list[Answer], files: dict[int, str]) -> None:
     """Write generated pictures, each whole or not at all."""
     for answer in found:
         picture = Image.fromarray(answer.scored.result.permute(1, 2, 0).contiguous().numpy())
-        replace_file(folder / files[answer.number], lambda file, picture=picture: picture.save(file, format="PNG"))
+        write_png(folder / files[answer.number], picture)

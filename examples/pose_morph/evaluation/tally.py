@@ -10,13 +10,13 @@ from examples.pose_morph.scores.frechet import ENOUGH, FeatureStatistics, freche
 from examples.pose_morph.scores.protocols import (
     SET_PROTOCOLS,
     ProtocolName,
-    ScoredPair,
     SetProtocol,
     WeightFiles,
     make_features,
     make_pair_score,
 )
-from examples.pose_morph.scores.ssim import PictureTooSmall
+from examples.pose_morph.scores.scored_pair import ScoredPair
+from examples.pose_morph.scores.undefined import UndefinedScore
 
 Picture = UInt8[Tensor, "3 h w"]
 Statistics = dict[SetProtocol, FeatureStatistics]
@@ -44,6 +44,17 @@ class Scorer:
         }
         self.device, self.required = device, required
         self.left_out: dict[str, str] = {}
+
+    def leave_out(self, name: ProtocolName, why: UndefinedScore) -> None:
+        """Compute the protocol no further.
+
+        Raises:
+            UndefinedScore: it was asked for by name.
+        """
+        if name in self.required:
+            raise why
+        self.left_out[name] = str(why)
+        self.scores.pop(name, None)
 
     def statistics(self) -> Statistics:
         """Return empty statistics for every Fréchet distance."""
@@ -74,25 +85,30 @@ class Tally:
         """Take in some pairs; a score that is not defined for such small pictures is left out from here on.
 
         Raises:
-            PictureTooSmall: it was asked for by name.
+            UndefinedScore: it was asked for by name.
         """
         for pair in pairs:
             for name, score in list(self._scorer.scores.items()):
                 try:
                     self._sums[name] = self._sums.get(name, 0.0) + score(pair)
-                except PictureTooSmall as error:
-                    if name in self._scorer.required:
-                        raise
-                    self._scorer.left_out[name] = str(error)
-                    del self._scorer.scores[name]
+                except UndefinedScore as error:
+                    self._scorer.leave_out(name, error)
         self.pairs += len(pairs)
         self._scorer.add_features(self._generated, (pair.result for pair in pairs))
 
     def result(self, real: Statistics) -> dict[str, float]:
-        """Return every score; the Fréchet distances are to the statistics ``real``."""
-        means = {name: self._sums[name] / self.pairs for name in self._scorer.scores}
-        distances = {name: frechet_distance(made, real[name]) for name, made in self._generated.items()}
-        return means | distances
+        """Return every score; the Fréchet distances are to the statistics ``real``.
+
+        Raises:
+            UndefinedScore: a Fréchet distance was asked for by name, and there are too few pictures for one.
+        """
+        scores = {name: self._sums[name] / self.pairs for name in self._scorer.scores}
+        for name, made in self._generated.items():
+            try:
+                scores[name] = frechet_distance(made, real[name])
+            except UndefinedScore as error:
+                self._scorer.leave_out(name, error)
+        return scores
 
     def warnings(self, real: Statistics) -> list[str]:
         """Say which Fréchet distances rest on too few pictures to be compared with published ones."""
@@ -100,5 +116,5 @@ class Tally:
             f"{name}: {made.count} generated and {real[name].count} real pictures; with fewer than {ENOUGH} on a side "
             "a Fréchet distance is far too large, and the larger the fewer there are"
             for name, made in self._generated.items()
-            if min(made.count, real[name].count) < ENOUGH
+            if name not in self._scorer.left_out and min(made.count, real[name].count) < ENOUGH
         ]

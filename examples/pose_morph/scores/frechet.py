@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from examples.pose_morph.errors import UserError
+from examples.pose_morph.scores.undefined import UndefinedScore
 
 ENOUGH = 2048
 """With fewer pictures than this the estimate is far too large, whatever the features."""
@@ -50,10 +50,12 @@ def frechet_distance(one: FeatureStatistics, other: FeatureStatistics) -> float:
     those of S1 S2; what rounding makes negative counts as zero.
 
     Raises:
-        UserError: a side has fewer than two pictures.
+        UndefinedScore: a side has fewer than two pictures.
     """
     if min(one.count, other.count) < 2:
-        raise UserError(f"a Fréchet distance needs at least 2 pictures on each side, got {one.count} and {other.count}")
+        raise UndefinedScore(
+            f"a Fréchet distance needs at least 2 pictures on each side, got {one.count} and {other.count}"
+        )
     values, vectors = torch.linalg.eigh(one.covariance)
     root = (vectors * values.clamp(min=0).sqrt()) @ vectors.t()
     cross = torch.linalg.eigvalsh(root @ other.covariance @ root).clamp(min=0).sqrt().sum()

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from examples.pose_morph.scores.ssim import PictureTooSmall
+from examples.pose_morph.scores.undefined import UndefinedScore
 from examples.pose_morph.scores.weights import load_weights
 
 DEFINITIONS = {
@@ -82,7 +82,7 @@ class LPIPS(nn.Module):
         """Return one distance per pair of pictures in [-1, 1]."""
         height, width = truth.shape[-2:]
         if min(height, width) < SMALLEST:
-            raise PictureTooSmall(f"lpips_alex: expected at least {SMALLEST} pixels on each side, got {height}x{width}")
+            raise UndefinedScore(f"lpips_alex: expected at least {SMALLEST} pixels on each side, got {height}x{width}")
         maps = [self.alexnet((image - self.shift) / self.scale) for image in (result, truth)]
         return self.linear([(_unit(a) - _unit(b)).square() for a, b in zip(*maps, strict=True)])
 

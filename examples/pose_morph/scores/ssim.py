@@ -9,7 +9,7 @@ from jaxtyping import UInt8
 from skimage.metrics import structural_similarity
 from torch import Tensor
 
-from examples.pose_morph.errors import UserError
+from examples.pose_morph.scores.undefined import UndefinedScore
 
 DEFINITIONS = {
     "ssim_gaussian": "scikit-image structural_similarity, RGB of 8 bits, data range 255, Gaussian window of sigma 1.5 "
@@ -23,10 +23,6 @@ DEFINITIONS = {
 }
 
 Picture = UInt8[Tensor, "3 h w"]
-
-
-class PictureTooSmall(UserError):
-    """A score is not defined for so small a picture."""
 
 
 def ssim_gaussian(result: Picture, truth: Picture) -> float:
@@ -70,6 +66,6 @@ def _channels_last(picture: Picture) -> UInt8[np.ndarray, "h w 3"]:
 def _check(picture: Picture, *, window: int, protocol: str) -> None:
     height, width = picture.shape[-2:]
     if min(height, width) < window:
-        raise PictureTooSmall(
+        raise UndefinedScore(
             f"{protocol}: expected pictures of at least {window} pixels on each side, got {height}x{width}"
         )

@@ -7,6 +7,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import lmdb
 import numpy as np
 import pytest
 import torch
@@ -15,20 +16,20 @@ from PIL import Image
 from rich.console import Console
 
 from examples.pose_morph.data.patn import read_patn
+from examples.pose_morph.data.pixels import to_bytes
 from examples.pose_morph.errors import UserError
 from examples.pose_morph.evaluate import evaluate
 from examples.pose_morph.evaluation import score_models
 from examples.pose_morph.evaluation.candidates import copy_source
+from examples.pose_morph.evaluation.held_out import take_held_out
 from examples.pose_morph.evaluation.options import ALL, Options
 from examples.pose_morph.evaluation.pairs import answers
 from examples.pose_morph.networks.generator import Generator
 from examples.pose_morph.networks.settings_json import to_json
 from examples.pose_morph.presets import Full, Grid, Level, ModelSettings
 from examples.pose_morph.scores.inception import InceptionV3
-from examples.pose_morph.scores.metrics import to_bytes
 from examples.pose_morph.scores.protocols import DEFINITIONS, OFFLINE
 from examples.pose_morph.scores.ssim import ssim_gaussian
-from examples.pose_morph.training.evaluation import take_held_out
 from tests.examples.pose_morph.conftest import write_cfld, write_frames, write_gfla, write_nted, write_single
 from tests.examples.pose_morph.scores.known_weights import known_weights
 
@@ -166,6 +167,34 @@ def test_a_named_protocol_that_the_pictures_are_too_small_for_is_an_error(people
     with pytest.raises(UserError, match="ssim_uniform51: expected pictures of at least 51 pixels"):
         score(run=(run,), data=people, protocols=("ssim_uniform51", "l1"))
     assert not (run / "evaluation").exists()
+
+
+def test_one_pair_has_scores_but_no_frechet_distance(people, tmp_path):
+    run = write_run(tmp_path / "run")
+    names = ("l1", "frechet_efficientnet_lite0")
+    with pytest.raises(UserError, match="a Fréchet distance needs at least 2 pictures on each side, got 1 and 6"):
+        score(run=(run,), data=people, pairs=1, protocols=names)
+    assert not (run / "evaluation").exists()
+    report = score(run=(run,), data=people, pairs=1)
+    assert "l1" in report["results"]["run"]
+    assert "frechet_efficientnet_lite0" not in report["results"]["run"]
+    assert "got 1 and 6" in report["not_computed"]["frechet_efficientnet_lite0"]
+    assert not report["warnings"]
+
+
+def test_models_whose_sizes_have_other_pairs_are_not_compared(tmp_path):
+    """A data set with a database per size, of which one lacks a picture."""
+    data = write_nted(tmp_path / "data", sizes=((64, 44), (128, 88)))
+    with lmdb.open(str(data / "128-88"), map_size=2**24) as database, database.begin(write=True) as all_:
+        lost = next(key for key, _ in all_.cursor() if key.startswith(b"img") and b"00010000" in key)
+        all_.delete(lost)
+    sizes = (64, 64), (128, 128)
+    runs = [write_run(tmp_path / str(size[0]), settings=replace(SETTINGS, size=size)) for size in sizes]
+    with pytest.raises(
+        UserError, match=r"other test pairs for pictures of \(128, 128\) \(height, width\) than for \(64, 64\)"
+    ):
+        score(run=tuple(runs), data=data, protocols=CHEAP, out=tmp_path / "out.json")
+    assert not (tmp_path / "out.json").exists()
 
 
 def test_several_runs_stand_side_by_side(people, tmp_path):

@@ -14,7 +14,7 @@ from examples.pose_morph.scores.fid import InceptionFeatures
 from examples.pose_morph.scores.inception import InceptionV3
 from examples.pose_morph.scores.lpips import LPIPS, AlexNet, LinearLayers
 from examples.pose_morph.scores.perceptual import VGG19, EfficientNetLite0, make_extractor
-from examples.pose_morph.scores.ssim import PictureTooSmall
+from examples.pose_morph.scores.undefined import UndefinedScore
 from tests.examples.pose_morph.scores.known_weights import known_picture, known_weights
 
 PICTURES = torch.stack([known_picture(), known_picture(step=91)])
@@ -77,7 +77,7 @@ def test_lpips_is_the_originals(tmp_path):
     assert distance(a, b).item() == pytest.approx(0.30604520, rel=1e-4)
     assert distance(a, a).item() == 0.0
     assert distance(torch.cat([a, b]), torch.cat([b, a])).shape == (2,)
-    with pytest.raises(PictureTooSmall, match="lpips_alex: expected at least 31 pixels on each side, got 30x64"):
+    with pytest.raises(UndefinedScore, match="lpips_alex: expected at least 31 pixels on each side, got 30x64"):
         distance(torch.zeros(1, 3, 30, 64), torch.zeros(1, 3, 30, 64))
     assert distance(torch.zeros(1, 3, 31, 31), torch.zeros(1, 3, 31, 31)).item() == 0.0
 
