@@ -18,19 +18,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from examples.pose_morph import presets, train
 from examples.pose_morph.data.folder_store import FolderStore
 from examples.pose_morph.data.patn import read_patn
-from examples.pose_morph.data.pose import heatmaps
 from examples.pose_morph.data.pose_data import DataError, Phase, PoseData
 from examples.pose_morph.errors import UserError
-from examples.pose_morph.networks.discriminator import Discriminator
-from examples.pose_morph.networks.generator import Generator, draw_pose
 from examples.pose_morph.networks.settings import Full, Grid, Level, ModelSettings
 from examples.pose_morph.presets import Preset, TrainingSettings
-from examples.pose_morph.training import evaluation
-from examples.pose_morph.training.batch import take_pairs
 from examples.pose_morph.training.board import Board
 from examples.pose_morph.training.checkpoint import load_checkpoint
 from examples.pose_morph.training.options import Options
-from examples.pose_morph.training.sample_stream import SampleStream, load_batches
 from examples.pose_morph.training.terms import Terms
 
 TINY = Preset(
@@ -274,66 +268,6 @@ def test_a_signal_leaves_a_checkpoint_that_resumes(people, tmp_path, monkeypatch
     )
     assert run(people, out, max_steps=step + 2, eval_pairs=1, resume=True) == 0
     assert steps_of(out) == list(range(1, step + 3))
-
-
-@pytest.mark.parametrize("paired", [True, False])
-def test_who_sees_what(people, tmp_path, monkeypatch, paired):
-    """Real for D is (M1, B1), fake (G, B2); scores are the averaged model's, on people of test/."""
-    judged, scored = [], []
-    forward, score = Discriminator.forward, evaluation.score_pairs
-
-    def judge(self, image, maps):
-        judged.append((image.detach().clone(), maps.clone()))
-        return forward(self, image, maps)
-
-    def note(batches, morph, perceptual, **regions):
-        batches = list(batches)
-        scored.append((batches, [morph(batch) for batch in batches]))
-        return score(iter(batches), morph, perceptual, **regions)
-
-    monkeypatch.setattr(Discriminator, "forward", judge)
-    monkeypatch.setattr(evaluation, "score_pairs", note)
-    if not paired:
-        monkeypatch.setattr(train, "read_data", read_unpaired)
-    run(people, tmp_path / "run", max_steps=1)
-
-    size = TINY.model.size
-    read = read_patn if paired else read_unpaired
-    stream = SampleStream(read(people, "train", size), 0, mirrored=True, tau=0.15)
-    batch = next(load_batches(stream, [range(2)], workers=0)).pairs
-    assert all(len(image) == TINY.training.batch_size for image, _ in judged)
-    for_generator, real, fake, penalised = judged
-    assert torch.equal(real[0], batch.source)
-    assert torch.equal(real[1], heatmaps(batch.source_keypoints, size))
-    assert torch.equal(fake[1], heatmaps(batch.target_keypoints, size))
-    assert torch.equal(fake[0], for_generator[0])
-    assert torch.equal(penalised[0], batch.source)
-
-    held_out = read(people, "test", size)
-    batches, results = scored[0]
-    expected = take_pairs(held_out, torch.arange(len(held_out.pairs)))
-    targets = torch.cat([batch.target for batch in batches])
-    assert torch.equal(torch.cat([batch.source for batch in batches]), expected.source)
-    assert torch.equal(targets, expected.target) == paired
-    assert not torch.equal(targets, expected.source)
-    averaged = Generator(TINY.model)
-    saved = load_checkpoint(tmp_path / "run" / "checkpoint.pt")
-    weights = {name.removeprefix("module."): value for name, value in saved["ema"].items() if name != "n_averaged"}
-    averaged.load_state_dict(weights)
-    poses = [draw_pose(points, TINY.model) for points in (batches[0].source_keypoints, batches[0].target_keypoints)]
-    with torch.no_grad():
-        torch.testing.assert_close(results[0], averaged(batches[0].source, *poses), rtol=0, atol=1e-5)
-
-
-def test_the_generator_learns_from_the_discriminator(people, tmp_path, monkeypatch):
-    weights = []
-    for gan_weight in (0.0, 10.0):
-        changed = replace(TINY, training=replace(TINY.training, gan_weight=gan_weight))
-        monkeypatch.setitem(presets.PRESETS, "demo", changed)
-        out = tmp_path / str(gan_weight)
-        run(people, out, max_steps=1, eval_pairs=1)
-        weights.append(load_checkpoint(out / "checkpoint.pt")["generator"])
-    assert any(not torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
 def test_a_run_that_ends_before_its_first_checkpoint_resumes(people, tmp_path, monkeypatch):

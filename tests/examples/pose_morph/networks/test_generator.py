@@ -10,6 +10,7 @@ from examples.pose_morph.networks.discriminator import Discriminator
 from examples.pose_morph.networks.generator import Generator, draw_pose
 from examples.pose_morph.networks.limb_coordinates import MEMBERSHIP, PARTS
 from examples.pose_morph.networks.settings import Full, Grid, Level, ModelSettings
+from examples.pose_morph.networks.unet import DecoderBlock
 from examples.pose_morph.presets import DEMO
 from examples.pose_morph.training.losses import r1_penalty
 
@@ -85,6 +86,33 @@ def test_untrained_limb_coordinates_copy_a_person_into_the_same_pose(standing):
     error = (copied - stripes).abs().mean(dim=1)[body].mean()
     trivial = (stripes - stripes.mean()).abs().mean(dim=1)[body].mean()
     assert error < 0.3 * trivial
+
+
+def test_a_decoder_block_joins_the_level_below_with_what_its_encoder_passes_across():
+    block = DecoderBlock(below=4, skip=3, channels=5, style_channels=6)
+    below, skip, style = torch.randn(1, 4, 4, 4), torch.randn(1, 3, 8, 8), torch.randn(1, 6)
+    out, copied = block(below, skip, style, None, None)
+    assert out.shape == (1, 5, 8, 8)
+    assert copied is None
+    for changed in ((-below, skip, style), (below, -skip, style), (below, skip, -style)):
+        assert not torch.allclose(out, block(*changed, None, None)[0], atol=1e-2)
+
+
+def test_styles_are_the_means_of_the_encoders_last_layers(standing):
+    generator, means, styles = Generator(TINY), {}, {}
+    for name in ("source", "target"):
+        getattr(generator, f"{name}_encoder").register_forward_hook(
+            lambda module, arguments, out, name=name: means.update({name: out[-1].mean(dim=(2, 3))})
+        )
+        for block in getattr(generator, f"{name}_decoder"):
+            block.register_forward_pre_hook(
+                lambda module, arguments, name=name: styles.setdefault(name, []).append(arguments[2])
+            )
+    generator(*inputs(TINY, standing))
+    assert len(styles["source"]) == len(styles["target"]) == 2
+    assert all(torch.equal(style, means["source"]) for style in styles["source"])
+    both = torch.cat([means["source"], means["target"]], dim=1)
+    assert all(torch.equal(style, both) for style in styles["target"])
 
 
 def test_a_picture_of_another_size_is_named(standing):
