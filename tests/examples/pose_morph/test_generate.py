@@ -10,6 +10,7 @@ import torch
 from PIL import Image, ImageDraw
 from rich.console import Console
 
+from examples.pose_morph.data.pixels import to_image
 from examples.pose_morph.data.pose_data import fit
 from examples.pose_morph.errors import UserError
 from examples.pose_morph.generate import generate
@@ -19,7 +20,6 @@ from examples.pose_morph.networks.attention_names import with_attention
 from examples.pose_morph.networks.generator import Generator, draw_pose
 from examples.pose_morph.networks.trained import ModelInfo, save_model
 from examples.pose_morph.pictures.sheet import to_picture
-from examples.pose_morph.training.batch import to_image
 from tests.examples.pose_morph.conftest import write_table
 
 INFO = ModelInfo("tiny", steps=0, seed=0)

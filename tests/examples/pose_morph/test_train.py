@@ -356,6 +356,28 @@ def test_a_full_disk_during_training_is_a_message_and_keeps_the_last_checkpoint(
     assert steps_of(out) == [1, 2, 3, 4]
 
 
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried"),
+            "memory is full: --accumulate N works every batch off in N",
+        ),
+        (
+            OSError(errno.ENOSPC, "No space left on device"),
+            "the run's folder: No space left on device; free some space",
+        ),
+    ],
+)
+def test_full_memory_and_a_full_disk_say_what_to_do(people, tmp_path, monkeypatch, error, message):
+    def fail(*arguments, **weights):
+        raise error
+
+    monkeypatch.setattr(train, "reconstruction_loss", fail)
+    with pytest.raises(UserError, match=message):
+        train.train_or_say_why_not(Options(data=people, out=tmp_path / "run", device="cpu"), Console(quiet=True))
+
+
 def test_tensorboard_gets_losses_rates_speed_and_samples_and_hides_what_was_interrupted(people, tmp_path):
     out = tmp_path / "run"
     run(people, out, max_steps=4, eval_pairs=1)

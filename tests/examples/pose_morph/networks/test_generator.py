@@ -115,6 +115,21 @@ def test_styles_are_the_means_of_the_encoders_last_layers(standing):
     assert all(torch.equal(style, both) for style in styles["target"])
 
 
+@pytest.mark.parametrize("settings", [TINY, PLAIN])
+def test_keys_and_values_are_made_of_the_source_decoders_features(settings, standing):
+    generator, decoded, offered = Generator(settings), [], []
+    for source, target in zip(generator.source_decoder, generator.target_decoder, strict=True):
+        source.register_forward_hook(lambda module, arguments, out: decoded.append(out[0]))
+        target.copy.register_forward_pre_hook(lambda module, arguments: offered.append(arguments[1]))
+    image, first, second = inputs(settings, standing)
+    generator(image, first, second)
+    assert len(decoded) == len(offered) == 2
+    for features, source in zip(decoded, offered, strict=True):
+        assert torch.equal(source[:, : features.shape[1]], features)
+    if settings.limb_coordinates:  # beside them the source's places and pixels
+        assert torch.equal(offered[-1][:, features.shape[1] :], torch.cat([first.coordinates, image], dim=1))
+
+
 def test_a_picture_of_another_size_is_named(standing):
     _, first, second = inputs(TINY, standing)
     with pytest.raises(ValueError, match=r"image: expected size \(32, 16\), got \(32, 32\)"):
