@@ -16,6 +16,15 @@ def say_names(console: Console, what: str, which: Sequence[object]) -> None:
         say(console, f"{len(which)} {what}: {some(which)}")
 
 
+def counted(number: int, what: str) -> str:
+    """Return a number with its noun.
+
+    >>> counted(1, "frame"), counted(2, "frame")
+    ('1 frame', '2 frames')
+    """
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
 def some(names: Iterable[object]) -> str:
     """Return the first three names as text.
 

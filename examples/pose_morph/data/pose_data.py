@@ -90,16 +90,13 @@ class PictureStore(ABC):
         """Return the decoded picture as RGB.
 
         Raises:
-            DataError: it cannot be decoded or converted; the message names the file and says what to do.
+            DataError: it cannot be decoded or converted; the message names the file.
         """
-        try:
-            picture = self.decode(name)
-        except DataError as error:
-            raise DataError(f"{error}; {ASK_THE_DOCTOR}") from error
+        picture = self.decode(name)
         try:
             return as_rgb(picture)
         except ValueError as error:
-            raise DataError(f"data: {self.folder / name}: {error}; {ASK_THE_DOCTOR}") from error
+            raise DataError(f"data: {self.folder / name}: {error}") from error
 
     def why_not(self, name: str) -> str | None:
         """Return why a picture cannot be used, to follow "picture(s)", or None; only its header is read."""
@@ -108,6 +105,18 @@ class PictureStore(ABC):
         except UnusablePicture as error:
             return str(error)
         return None
+
+
+def read_picture(store: PictureStore, name: str) -> Image.Image:
+    """Return a picture of a data set as RGB.
+
+    Raises:
+        DataError: it cannot be decoded or converted; the message names the file and says what to do.
+    """
+    try:
+        return store.read(name)
+    except DataError as error:
+        raise DataError(f"{error}; {ASK_THE_DOCTOR}") from error
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,7 +149,7 @@ class PoseData(Dataset[Portrait]):
 
     def __getitem__(self, number: int) -> Portrait:
         """Read picture ``number`` and fit it, with its joints, to ``size``."""
-        picture, keypoints = self.store.read(self.names[number]), self.keypoints[number]
+        picture, keypoints = read_picture(self.store, self.names[number]), self.keypoints[number]
         if self.frame is not None:
             scale = keypoints.new_tensor([picture.width / self.frame[1], picture.height / self.frame[0]])
             keypoints = (keypoints + 0.5) * scale - 0.5

@@ -48,7 +48,8 @@ def load_candidates(paths: Sequence[Path], device: torch.device) -> list[Candida
 
 def copy_source(size: tuple[int, int]) -> Candidate:
     """Return the answer that leaves the source picture as it is."""
-    return Candidate(COPY_SOURCE, size, lambda batch: batch.source, {"what": "the source picture, unchanged"})
+    about = {"what": "the source picture, unchanged", "size": list(size)}
+    return Candidate(COPY_SOURCE, size, lambda batch: batch.source, about)
 
 
 def _candidate(name: str, path: Path, device: torch.device) -> Candidate:

@@ -21,6 +21,9 @@ from examples.pose_morph.training.options import PEOPLE
 Folders = Annotated[tuple[Path, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="")]
 Files = Annotated[tuple[Path, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="FILE", help_behavior_hint="")]
 Asked = Literal["offline", PairProtocol, SetProtocol]
+ELSEWHERE = Path("runs/pose_morph")
+"""Where scores go that belong to no run, or to several."""
+
 ALL: tuple[ProtocolName, ...] = (*get_args(PairProtocol), *get_args(SetProtocol))
 
 
@@ -45,7 +48,10 @@ class Options:
     protocols: tuple[Asked, ...] = ("offline",)
     """Names of scores; offline stands for all that need no weight file."""
     out: OptionalFile = None
-    """Where the scores go; by default evaluation/metrics.json in the run's folder, or here for several."""
+    """Where the scores go; by default evaluation/metrics.json in the folder of the one --run, and otherwise
+    runs/pose_morph/evaluation/metrics.json."""
+    overwrite: Switch = False
+    """Write over the scores of an earlier evaluation, and over its comparison.png or remove it."""
     save_pictures: OptionalFolder = None
     """Save every generated picture, without its padding, as source___target.png."""
     grid: Count = None
@@ -111,5 +117,10 @@ def place_of(options: Options) -> Path:
     """Return where the scores go."""
     if options.out is not None:
         return options.out
-    folder = options.run[0] if len(options.run) + len(options.model) == 1 and options.run else Path()
-    return folder / "evaluation" / "metrics.json"
+    one_run = len(options.run) == 1 and not options.model
+    return (options.run[0] if one_run else ELSEWHERE) / "evaluation" / "metrics.json"
+
+
+def comparison_of(options: Options) -> Path:
+    """Return where the pairs of --grid go, side by side."""
+    return place_of(options).with_name("comparison.png")

@@ -3,7 +3,6 @@
 import platform
 from collections.abc import Sequence
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from rich.console import Console
@@ -60,12 +59,13 @@ def compose(
     }
 
 
-def show(report: dict[str, Any], place: Path, console: Console) -> None:
+def show(report: dict[str, Any], console: Console) -> None:
     """Print the scores as a table, and what is to be known about them."""
     table = Table()
     table.add_column("protocol")
     for name in report["results"]:
-        table.add_column(name, justify="right")
+        size = report.get("models", {}).get(name, {}).get("size")
+        table.add_column(name if size is None else f"{name}\n{size[0]}x{size[1]}", justify="right")
     for protocol in report["protocols"]:
         better = "higher is better" if "higher is better" in report["protocols"][protocol] else "lower is better"
         values = (f"{scores[protocol]:.4f}" for scores in report["results"].values())
@@ -75,4 +75,3 @@ def show(report: dict[str, Any], place: Path, console: Console) -> None:
         say(console, f"not computed: {name} ({reason})", style="yellow")
     for warning in report["warnings"]:
         say(console, warning, style="yellow")
-    say(console, f"{report['data']['pairs']} pairs scored: {place}")

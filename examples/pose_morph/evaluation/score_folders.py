@@ -2,7 +2,7 @@
 
 from rich.progress import Progress
 
-from examples.pose_morph.evaluation.matching import match_pictures
+from examples.pose_morph.evaluation.matching import Matched
 from examples.pose_morph.evaluation.options import Options
 from examples.pose_morph.evaluation.pairs import digest_of, read_bytes
 from examples.pose_morph.evaluation.real_pictures import RealPictures, statistics_of
@@ -12,9 +12,10 @@ from examples.pose_morph.messages import say
 from examples.pose_morph.scores.scored_pair import ScoredPair
 
 
-def score_folders(options: Options, scorer: Scorer, real: RealPictures | None, bar: Progress) -> Outcome:
-    """Score the pictures of a folder against those of another."""
-    matched = match_pictures(options.generated, options.truth)
+def score_folders(
+    options: Options, matched: Matched, scorer: Scorer, real: RealPictures | None, bar: Progress
+) -> Outcome:
+    """Score the pictures of a folder against those of another that they were matched with."""
     for note in matched.notes:
         say(bar.console, note, style="yellow")
     tally, task = Tally(scorer), bar.add_task("scoring", total=len(matched.pairs))

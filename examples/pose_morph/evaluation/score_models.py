@@ -13,7 +13,7 @@ from examples.pose_morph.data.profiles import read_data
 from examples.pose_morph.errors import UserError
 from examples.pose_morph.evaluation.candidates import COPY_SOURCE, Candidate
 from examples.pose_morph.evaluation.held_out import TASKS
-from examples.pose_morph.evaluation.options import Options, place_of
+from examples.pose_morph.evaluation.options import Options, comparison_of
 from examples.pose_morph.evaluation.pairs import Answer, answers, digest_of, pair_names, picture_names
 from examples.pose_morph.evaluation.real_pictures import RealPictures, Size, statistics_of
 from examples.pose_morph.evaluation.report import GENERATED, RESIZING, Outcome
@@ -38,7 +38,7 @@ def score_models(
     columns: dict[str, list[Answer]] = {candidate.name: [] for candidate in candidates}
     several = len([*options.run, *options.model]) > 1
     results: dict[str, dict[str, float]] = {}
-    warnings: list[str] = []
+    warnings = different_sizes(candidates)
     real_by_size: dict[tuple[int, int], Statistics] = {}
     for candidate in candidates:
         tally = Tally(scorer)
@@ -68,8 +68,16 @@ def score_models(
         pairs = [answer.batch for answer in columns[candidates[0].name]]
         looks = {name: [answer.result for answer in found] for name, found in columns.items() if name != COPY_SOURCE}
         title = f"{len(shown)} of {len(data.pairs)} test pairs of {options.data.name}"
-        save_comparison(place_of(options).with_name("comparison.png"), pairs, looks, title)
+        save_comparison(comparison_of(options), pairs, looks, title)
     return Outcome(results, warnings, _about(options, candidates, data, names, real.get(candidates[0].size)))
+
+
+def different_sizes(candidates: list[Candidate]) -> list[str]:
+    """Return a warning if the candidates are scored on pictures of several sizes."""
+    if len({candidate.size for candidate in candidates}) == 1:
+        return []
+    sizes = ", ".join(f"{candidate.name} at {candidate.size[0]}x{candidate.size[1]}" for candidate in candidates)
+    return [f"scores of different sizes do not compare: {sizes} (height x width)"]
 
 
 def _about(

@@ -108,6 +108,13 @@ def load_generator(path: Path, device: torch.device) -> LoadedModel:
     return LoadedModel(_build(settings, weights, path, device), settings, info)
 
 
+def folder_beside(path: Path, name: str) -> Path:
+    """Return where results about the model of ``path`` go by default: RUN/name, or FILE-name beside another file."""
+    if path.is_dir():
+        return path / name
+    return path.with_name(name if path.name == WEIGHTS else f"{path.stem}-{name}")
+
+
 def _load_checkpoint(path: Path, device: torch.device) -> LoadedModel:
     saved = load_checkpoint(path)
     try:

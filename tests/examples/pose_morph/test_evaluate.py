@@ -22,7 +22,7 @@ from examples.pose_morph.evaluate import evaluate
 from examples.pose_morph.evaluation import score_models
 from examples.pose_morph.evaluation.candidates import copy_source
 from examples.pose_morph.evaluation.held_out import take_held_out
-from examples.pose_morph.evaluation.options import ALL, Options
+from examples.pose_morph.evaluation.options import ALL, Options, place_of
 from examples.pose_morph.evaluation.pairs import answers
 from examples.pose_morph.networks.generator import Generator
 from examples.pose_morph.networks.settings_json import to_json
@@ -219,6 +219,56 @@ def test_several_runs_stand_side_by_side(people, tmp_path):
     assert {path.name: len(list(path.iterdir())) for path in (tmp_path / "made").iterdir()} == {"one": 3, "two": 3}
 
 
+def test_models_of_different_sizes_are_said_and_warned_about(people, tmp_path):
+    small = ModelSettings(size=(32, 16), levels=SETTINGS.levels)
+    runs = (write_run(tmp_path / "one"), write_run(tmp_path / "two", seed=1, settings=small))
+    said = Console(record=True, width=200)
+    report = score(run=runs, data=people, protocols=CHEAP, out=tmp_path / "out.json", said=said, copy_source=True)
+    warning = "scores of different sizes do not compare: one at 64x64, two at 32x16, copy_source at 64x64"
+    assert report["warnings"] == [f"{warning} (height x width)"]
+    text = said.export_text()
+    assert warning in text
+    assert "┃  64x64 ┃  32x16 ┃" in text
+    assert not score(run=runs[:1], data=people, protocols=CHEAP)["warnings"]
+
+
+def test_earlier_scores_are_written_over_only_when_asked(people, tmp_path):
+    run = write_run(tmp_path / "run")
+    options = {"run": (run,), "data": people, "protocols": CHEAP}
+    score(**options, grid=1)
+    place, sheet = run / "evaluation" / "metrics.json", run / "evaluation" / "comparison.png"
+    place.write_text("mine")
+    with pytest.raises(UserError, match=r"metrics\.json is already there .* add --overwrite"):
+        score(**options)
+    assert place.read_text() == "mine"
+    assert sheet.exists()
+    assert score(**options, overwrite=True)["results"]
+    assert not sheet.exists()  # it belonged to the scores that are gone
+    with pytest.raises(UserError, match="is already there"):
+        score(**options, grid=1)
+
+
+def test_scores_of_several_models_go_below_runs_and_are_said(people, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    runs = (write_run(tmp_path / "one"), write_run(tmp_path / "two", seed=1))
+    said = Console(record=True, width=200)
+    options = Options(run=runs, data=people, protocols=CHEAP, device="cpu", grid=1)
+    assert evaluate(options, said) == 0
+    place = Path("runs") / "pose_morph" / "evaluation"
+    assert {path.name for path in place.iterdir()} == {"metrics.json", "comparison.png"}
+    assert f"4 pairs scored: {place / 'metrics.json'}" in said.export_text()
+    assert place_of(Options(model=(Path("a.safetensors"),))) == place / "metrics.json"
+    assert place_of(Options(generated=Path("a"), truth=Path("b"))) == place / "metrics.json"
+
+
+def test_a_place_that_cannot_be_written_to_is_said_before_the_work(people, tmp_path, monkeypatch):
+    monkeypatch.setattr("examples.pose_morph.evaluate.load_candidates", lambda *_: pytest.fail("work was begun"))
+    (tmp_path / "file").write_text("")
+    for out, message in ((tmp_path / "file" / "metrics.json", "is a file"), (tmp_path, "already there")):
+        with pytest.raises(UserError, match=message):
+            score(run=(tmp_path / "run",), data=people, out=out)
+
+
 def test_without_training_pictures_the_frechet_distance_is_left_out(people, tmp_path):
     (people / "fasion-resize-pairs-train.csv").unlink()
     run = write_run(tmp_path / "run")
@@ -226,7 +276,7 @@ def test_without_training_pictures_the_frechet_distance_is_left_out(people, tmp_
     assert "frechet_efficientnet_lite0" not in report["results"]["run"]
     assert "fasion-resize-pairs-train.csv" in report["not_computed"]["frechet_efficientnet_lite0"]
     with pytest.raises(UserError, match="frechet_efficientnet_lite0 cannot be computed"):
-        score(run=(run,), data=people, protocols=("frechet_efficientnet_lite0",))
+        score(run=(run,), overwrite=True, data=people, protocols=("frechet_efficientnet_lite0",))
 
 
 def test_pairs_that_are_left_out_are_in_the_file(people, tmp_path):
@@ -284,7 +334,7 @@ def test_models_of_one_name_are_told_apart_by_their_paths(people, tmp_path):
     report = score(run=runs, data=people, protocols=CHEAP, out=tmp_path / "out.json")
     assert set(report["results"]) == {str(run) for run in runs}
     with pytest.raises(UserError, match="expected different models"):
-        score(run=(runs[0], runs[0]), data=people, protocols=CHEAP, out=tmp_path / "out.json")
+        score(run=(runs[0], runs[0]), data=people, protocols=CHEAP, out=tmp_path / "other.json")
 
 
 def test_pictures_without_pairs_are_scored_on_their_tau(people):
@@ -322,5 +372,5 @@ def test_the_command_says_what_is_wrong_without_a_traceback(tmp_path):
     command = [sys.executable, "-m", "examples.pose_morph.evaluate", "--generated", "nowhere", "--truth", str(tmp_path)]
     done = subprocess.run([*command, "--protocols", "l1"], capture_output=True, text=True, timeout=120)
     assert done.returncode == 2
-    assert "expected pictures" in done.stdout
+    assert done.stdout.startswith("--truth: expected pictures")
     assert "Traceback" not in done.stdout + done.stderr
