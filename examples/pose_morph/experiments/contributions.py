@@ -23,8 +23,8 @@ from examples.pose_morph.data.profiles import Profile, read_data
 from examples.pose_morph.errors import UserError
 from examples.pose_morph.messages import say
 from examples.pose_morph.networks.copy_weights import CopyLevel, find_level, recorded
-from examples.pose_morph.networks.trained import load_generator
-from examples.pose_morph.option_types import Folder
+from examples.pose_morph.networks.trained import folder_beside, load_generator
+from examples.pose_morph.option_types import Folder, OptionalFolder
 from examples.pose_morph.pictures.contribution_lines import Contribution, draw_contributions
 from examples.pose_morph.pictures.png import write_png
 from examples.pose_morph.training.batch import draw_poses, take_pairs, to_device
@@ -58,8 +58,9 @@ class Options:
     """Resolution of the attention, such as 64x40; last is the largest."""
     device: str = "auto"
     """auto (a GPU where PyTorch sees one), cpu, cuda, cuda:N or mps."""
-    out: Folder = Path("runs/pose_morph/contributions")
-    """Folder for the picture; an older one of the same pair and layer is replaced."""
+    out: OptionalFolder = None
+    """Folder for the picture, by default RUN/contributions or FILE-contributions; an older one of the
+    same pair and layer is replaced."""
 
 
 def run(options: Options, console: Console) -> int:
@@ -82,7 +83,8 @@ def run(options: Options, console: Console) -> int:
     title = f"{source} to {target}, {level.kind} attention at {level.name}"
     scale = max(1, round(PICTURE_HEIGHT / model.settings.size[0]))
     picture = draw_contributions(batch.source[0], result[0], batch.target[0], contributions, title, scale)
-    path = options.out / f"pair_{options.pair:04d}_{level.name}.png"
+    folder = options.out or folder_beside(options.model, "contributions")
+    path = folder / f"pair_{options.pair:04d}_{level.name}.png"
     write_png(path, picture)
     say(console, title)
     console.print(tabulate([name for name, _ in asked], contributions))

@@ -29,8 +29,8 @@ from examples.pose_morph.errors import UserError
 from examples.pose_morph.messages import say
 from examples.pose_morph.networks.copy_weights import CopyLevel, recorded
 from examples.pose_morph.networks.generator import Generator
-from examples.pose_morph.networks.trained import load_generator
-from examples.pose_morph.option_types import Count, Folder, Number, Switch
+from examples.pose_morph.networks.trained import folder_beside, load_generator
+from examples.pose_morph.option_types import Count, Folder, Number, OptionalFolder, Switch
 from examples.pose_morph.pictures.png import write_png
 from examples.pose_morph.pictures.share_map import LEGEND, draw_shares
 from examples.pose_morph.pictures.sheet import draw_sheet, to_picture
@@ -79,8 +79,8 @@ class Options:
     """Rows of the picture."""
     device: str = "auto"
     """auto (a GPU where PyTorch sees one), cpu, cuda, cuda:N or mps."""
-    out: Folder = Path("runs/pose_morph/right_spot")
-    """Folder for the results; older ones are replaced."""
+    out: OptionalFolder = None
+    """Folder for the results, by default RUN/right_spot or FILE-right_spot; older ones are replaced."""
 
 
 def run(options: Options, console: Console) -> int:
@@ -132,16 +132,17 @@ def run(options: Options, console: Console) -> int:
         "protocol": PROTOCOL,
         **results,
     }
-    write_json(options.out / "right_spot.json", report)
+    out = options.out or folder_beside(options.model, "right_spot")
+    write_json(out / "right_spot.json", report)
     names = list(tally.sums)[-MAPS:]
-    write_png(options.out / "right_spot.png", draw_share_sheet(rows, names, options.radius))
+    write_png(out / "right_spot.png", draw_share_sheet(rows, names, options.radius))
 
     for name, levels in results.items():
         console.print(tabulate(levels, f"{name}: % of the attention within so many cm of the right spot"))
     say(console, f"{len(which)} pairs; {tally.asked} pixels asked, {tally.hidden} more that the source does not show")
     for level in report["left_out"]:
         say(console, f"left out: {level}, which has no weights of single keys", style="yellow")
-    say(console, str(options.out))
+    say(console, str(out))
     return 0
 
 

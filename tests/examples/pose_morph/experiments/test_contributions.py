@@ -37,6 +37,15 @@ def test_the_picture_and_the_table_are_made(model, people, tmp_path):
     assert (tmp_path / "out" / "pair_0000_16x8.png").is_file()
 
 
+def test_by_default_the_picture_goes_beside_its_model(model, people):
+    run(Options(model, people), Console(quiet=True))
+    run(Options(model / "model.safetensors", people, layer="16x8"), Console(quiet=True))
+    assert {path.name for path in (model / "contributions").iterdir()} == {"pair_0000_32x16.png", "pair_0000_16x8.png"}
+    other = (model / "model.safetensors").rename(model.parent / "other.safetensors")
+    run(Options(other, people), Console(quiet=True))
+    assert (model.parent / "other-contributions" / "pair_0000_32x16.png").is_file()
+
+
 def test_a_point_asks_the_pixel_of_the_layer_that_covers_it():
     keys = torch.eye(8).view(1, 1, 4, 2, 8)
     level = CopyLevel(FullAttention(scale=1000.0), keys, keys)
