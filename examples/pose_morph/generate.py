@@ -23,6 +23,7 @@ from examples.pose_morph.generation.poses import (
     TargetPose,
     between,
     check_inside,
+    doubtful,
     fit_to_body,
     names_between,
     place,
@@ -31,7 +32,7 @@ from examples.pose_morph.generation.poses import (
 )
 from examples.pose_morph.generation.results import Files, Sheet, distinct, plan_files
 from examples.pose_morph.generation.sequence import read_sequence
-from examples.pose_morph.messages import say
+from examples.pose_morph.messages import counted, say
 from examples.pose_morph.networks.generator import Generator
 from examples.pose_morph.networks.settings import Nystromformer
 from examples.pose_morph.networks.trained import load_generator
@@ -46,8 +47,9 @@ def generate(options: Options, console: Console) -> int:
     check(options)
     generator, settings, _ = load_generator(options.model, choose_device(options.device))
     with console.status("reading pictures and poses"):  # the extractor takes its time where no table has the joints
-        people = read_people(options.source, options.source_keypoints)
-        poses, notes = target_poses(options)
+        people, notes = read_people(options.source, options.source_keypoints)
+        poses, left_out = target_poses(options)
+    notes += [*left_out, *doubtful(poses_of(people), "source"), *doubtful(poses, "pose")]
     pose_names = distinct(names_between([pose.name for pose in poses], options.between))
     if options.pose_sequence is not None or options.between:  # files in the order of the frames
         pose_names = [f"{number:05d}_{name}" for number, name in enumerate(pose_names)]
@@ -69,7 +71,7 @@ def generate(options: Options, console: Console) -> int:
     for note in notes:
         say(console, note, style="yellow")
 
-    sheet = Sheet(len(groups), pose_names, settings.size)
+    sheet = Sheet(len(groups), pose_names, settings.size, together=len(groups[0]))
     with progress_bar(console) as bar:
         task = bar.add_task("drawing", total=len(groups) * len(pose_names))
         for number, (group, points, plan) in enumerate(zip(groups, joints, plans, strict=True)):
@@ -77,13 +79,13 @@ def generate(options: Options, console: Console) -> int:
                 generator, group, points, plan, options, keep=sheet.poses, advance=lambda: bar.advance(task)
             )
             if number in sheet.people:
-                sheet.add(group[0], points, results)
+                sheet.add(group, points, results)
     if sheet_path is not None:
         sheet.save(sheet_path)
-        say(console, f"{len(groups) * len(pose_names)} pictures and a sheet of them: {options.out}")
+        say(console, f"{counted(len(groups) * len(pose_names), 'picture')} and a sheet of them: {options.out}")
     for plan in plans:
         if plan.animation is not None:
-            say(console, f"{len(pose_names)} frames: {plan.animation}")
+            say(console, f"{counted(len(pose_names), 'frame')}: {plan.animation}")
     return 0
 
 
@@ -93,7 +95,8 @@ def target_poses(options: Options) -> tuple[list[TargetPose], list[str]]:
         return read_poses(options.pose, options.pose_names, options.pose_frame), []
     if options.pose_sequence is not None:
         return read_sequence(options.pose_sequence, options.pose_frame)
-    return poses_of(read_people(options.pose_from, None)), []
+    people, notes = read_people(options.pose_from, None)
+    return poses_of(people), notes
 
 
 def joints_for(

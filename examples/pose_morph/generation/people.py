@@ -12,6 +12,7 @@ from torch import Tensor
 from examples.pose_morph.data.folder_store import FolderStore, pictures_in
 from examples.pose_morph.data.orientation import orientation_of, upright
 from examples.pose_morph.data.pose import JOINTS, outside
+from examples.pose_morph.data.pose_data import DataError
 from examples.pose_morph.data.tables import read_annotation
 from examples.pose_morph.errors import UserError
 from examples.pose_morph.generation.detection import detect_joints
@@ -36,30 +37,49 @@ class Person:
     keypoints: Float[Tensor, "18 2"]
 
 
-def read_people(paths: Sequence[Path], table: Path | None) -> list[Person]:
-    """Read pictures, or all pictures of folders, with their joints.
+class NoPerson(UserError):
+    """A picture is damaged, or its joints are not known or not in it: nobody can be drawn from it."""
+
+
+def read_people(paths: Sequence[Path], table: Path | None) -> tuple[list[Person], list[str]]:
+    """Read pictures, or all pictures of folders, with their joints; notes say what is left out of the folders.
 
     Raises:
-        UserError: as `read_person`, or no joint of a picture is known and inside of it.
+        UserError: as `read_person`, or nobody can be drawn from a picture that is named, or from any of a folder.
     """
-    files: list[Path] = []
-    for path in paths:
-        files += [path / name for name in pictures_in(path, "pictures")] if path.is_dir() else [path]
     rows = None if table is None else (table, read_annotation(table).joints)
-    people = []
-    for file in files:
-        person = read_person(file, rows)
-        known = torch.isfinite(person.keypoints).all(dim=1)
-        if not bool(known.any()):
-            raise UserError(f"keypoints: no joint of {file} is known; a person needs some of the 18")
-        width, height = person.picture.size
-        if bool(outside(person.keypoints, (height, width))[known].all()):
-            raise UserError(
-                f"keypoints: all joints of {file} lie outside of it, which is {height}x{width} (height x width); "
-                "joints of a source must be in pixels of its own picture"
-            )
-        people.append(person)
-    return people
+    people: list[Person] = []
+    notes = []
+    for path in paths:
+        if not path.is_dir():
+            people.append(_drawable(path, rows))
+            continue
+        names, lost = pictures_in(path, "pictures"), []
+        for name in names:
+            try:
+                people.append(_drawable(path / name, rows))
+            except NoPerson as error:
+                lost.append(f"  {str(error).removeprefix('data: ')}")
+        if len(lost) == len(names):
+            raise UserError("\n".join([f"pictures: none of the {len(names)} in {path} can be used", *lost[:3]]))
+        if lost:
+            notes.append("\n".join([f"{len(lost)} of {len(names)} pictures in {path} are left out:", *lost]))
+    return people, notes
+
+
+def _drawable(path: Path, table: Table | None) -> Person:
+    """Read a person of whom some joint is known and inside of the picture."""
+    person = read_person(path, table)
+    known = torch.isfinite(person.keypoints).all(dim=1)
+    if not bool(known.any()):
+        raise NoPerson(f"keypoints: no joint of {path} is known; a person needs some of the 18")
+    width, height = person.picture.size
+    if bool(outside(person.keypoints, (height, width))[known].all()):
+        raise NoPerson(
+            f"keypoints: all joints of {path} lie outside of it, which is {height}x{width} (height x width); "
+            "joints of a source must be in pixels of its own picture"
+        )
+    return person
 
 
 def read_person(path: Path, table: Table | None = None) -> Person:
@@ -73,12 +93,15 @@ def read_person(path: Path, table: Table | None = None) -> Person:
     """
     if not path.is_file():
         raise UserError(f"picture: there is no {path}")
-    picture = FolderStore(path.parent).read(path.name)
+    try:
+        picture = FolderStore(path.parent).read(path.name)
+    except DataError as error:
+        raise NoPerson(str(error)) from error
     orientation = orientation_of(picture)
     keypoints = nearby_row(path) if table is None else row_of(path, table[1])
     if keypoints is not None:
         return Person(path.stem, *upright(picture, keypoints, orientation))
     if table is not None:
-        raise UserError(f"keypoints: {table[0]} has no row {path.name}; its first is {next(iter(table[1]), 'missing')}")
+        raise NoPerson(f"keypoints: {table[0]} has no row {path.name}; its first is {next(iter(table[1]), 'missing')}")
     picture, _ = upright(picture, torch.full((len(JOINTS), 2), torch.nan), orientation)
     return Person(path.stem, picture, detect_joints(picture, str(path)))

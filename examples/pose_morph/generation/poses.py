@@ -9,13 +9,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from examples.pose_morph.data.folder_store import header_size
-from examples.pose_morph.data.pose import outside, scale_keypoints
+from examples.pose_morph.data.pose import JOINTS, outside, scale_keypoints
 from examples.pose_morph.data.pose_data import UnusablePicture, region_of
 from examples.pose_morph.data.tables import read_annotation
 from examples.pose_morph.errors import UserError
 from examples.pose_morph.generation.people import Person
 
 HIPS, NECK = (8, 11), 1
+
+FEWEST = 4
+"""A pose of fewer known joints is warned about."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,19 @@ def poses_of(people: Sequence[Person]) -> list[TargetPose]:
     return [
         TargetPose(person.name, person.keypoints, (person.picture.height, person.picture.width)) for person in people
     ]
+
+
+def doubtful(poses: Sequence[TargetPose], what: str) -> list[str]:
+    """Return notes on poses that hardly say how a person stands: few joints are known, or all are on one point."""
+    notes = []
+    for pose in poses:
+        known = pose.keypoints[torch.isfinite(pose.keypoints).all(dim=1)]
+        if len(known) < FEWEST:
+            joints = "joint" if len(known) == 1 else "joints"
+            notes.append(f"{what} {pose.name}: only {len(known)} {joints} of {len(JOINTS)} known; expect little")
+        elif bool((known == known[0]).all()):
+            notes.append(f"{what} {pose.name}: all {len(known)} known joints are on one point; expect little")
+    return notes
 
 
 def is_known(keypoints: Float[Tensor, "18 2"]) -> bool:

@@ -16,8 +16,8 @@ from examples.pose_morph.pictures.png import write_png
 from examples.pose_morph.pictures.sheet import draw_sheet, to_picture
 from examples.pose_morph.pictures.skeleton import draw_skeleton
 
-COLUMNS, ROWS = 8, 12
-"""Poses and sources that a sheet has room for."""
+COLUMNS, ROWS, HEADS = 8, 12, 4
+"""Poses and people that a sheet has room for, and pictures of a person who is drawn from several."""
 
 CELL_HEIGHT = 192
 """Small pictures are enlarged on a sheet to about so many rows."""
@@ -58,24 +58,31 @@ def plan_files(name: str, poses: Sequence[str], *, out: Path | None, animate: Pa
 class Sheet:
     """Rows of results under the skeletons of their poses, for as many sources and poses as there is room."""
 
-    def __init__(self, people: int, pose_names: Sequence[str], size: tuple[int, int]) -> None:
-        """Choose rows and columns evenly; ``size`` is the networks'."""
+    def __init__(self, people: int, pose_names: Sequence[str], size: tuple[int, int], *, together: int = 1) -> None:
+        """Choose rows and columns evenly; ``size`` is the networks', ``together`` the pictures of each person."""
         self.size, self.pose_names = size, pose_names
         self.people, self.poses = evenly(people, ROWS).tolist(), evenly(len(pose_names), COLUMNS).tolist()
-        self.title = f"{len(self.people)} of {people} source(s), {len(self.poses)} of {len(pose_names)} pose(s)"
+        self.heads = evenly(together, HEADS).tolist()
+        shown = (len(self.people), people) if together == 1 else (len(self.heads), together)
+        self.title = f"{shown[0]} of {shown[1]} source(s), {len(self.poses)} of {len(pose_names)} pose(s)"
         self.scale = max(1, round(CELL_HEIGHT / size[0]))
         self.rows: list[list[Image.Image]] = []
 
-    def add(self, person: Person, joints: Float[Tensor, "p 18 2"], results: dict[int, Float[Tensor, "3 h w"]]) -> None:
-        """Add a source and its results by number of the pose; ``joints`` are all poses as they were drawn."""
-        image, own = fit(person.picture, person.keypoints, self.size)
-        skeletons = [draw_skeleton(points, self.size, self.scale) for points in (own, *joints[self.poses])]
-        pictures = [to_picture(picture, self.scale) for picture in (to_image(image), *map(results.get, self.poses))]
+    def add(
+        self, group: Sequence[Person], joints: Float[Tensor, "p 18 2"], results: dict[int, Float[Tensor, "3 h w"]]
+    ) -> None:
+        """Add the pictures of a person and the results by number of the pose; ``joints`` are all poses as drawn."""
+        heads = [fit(group[number].picture, group[number].keypoints, self.size) for number in self.heads]
+        own = [head.keypoints for head in heads]
+        images = [to_image(head.image) for head in heads]
+        skeletons = [draw_skeleton(points, self.size, self.scale) for points in (*own, *joints[self.poses])]
+        pictures = [to_picture(picture, self.scale) for picture in (*images, *map(results.get, self.poses))]
         self.rows += [skeletons, pictures]
 
     def save(self, path: Path) -> None:
         """Write the sheet."""
-        headers = ["source", *(_shortened(self.pose_names[number], self.rows[0][0].width) for number in self.poses)]
+        names = (_shortened(self.pose_names[number], self.rows[0][0].width) for number in self.poses)
+        headers = [*["source"] * len(self.heads), *names]
         write_png(path, draw_sheet(self.rows, headers, self.title))
 
 

@@ -12,7 +12,7 @@ from examples.pose_morph.data.tables import annotation_rows, read_annotation
 from examples.pose_morph.data.video import VIDEO_SUFFIXES, Video, frame_number
 from examples.pose_morph.errors import UserError
 from examples.pose_morph.generation.detection import detect_joints
-from examples.pose_morph.generation.people import read_person
+from examples.pose_morph.generation.people import NoPerson, read_person
 from examples.pose_morph.generation.poses import TargetPose, framed, is_known
 from examples.pose_morph.messages import some
 
@@ -26,12 +26,19 @@ def read_sequence(path: Path, frame: tuple[int, int] | None) -> tuple[list[Targe
     Raises:
         UserError: nothing is there, it is none of the three, or no frame has a person.
     """
+    notes = []
     if path.is_dir():
-        poses = []
-        for name in sorted(pictures_in(path, "--pose-sequence"), key=_by_number):
-            person = read_person(path / name)
+        poses, names, broken = [], sorted(pictures_in(path, "--pose-sequence"), key=_by_number), []
+        for name in names:
+            try:
+                person = read_person(path / name)
+            except NoPerson as error:
+                broken.append(f"  {str(error).removeprefix('data: ')}")
+                continue
             size = (person.picture.height, person.picture.width)
             poses.append(TargetPose(person.name, person.keypoints, size))
+        if broken:
+            notes.append("\n".join([f"{len(broken)} of {len(names)} frames of {path} are left out:", *broken]))
     elif not path.is_file():
         raise UserError(f"--pose-sequence: there is no {path}")
     elif path.suffix.lower() == ".csv":
@@ -45,7 +52,6 @@ def read_sequence(path: Path, frame: tuple[int, int] | None) -> tuple[list[Targe
     if not kept:
         raise UserError(f"--pose-sequence: no joint is known in any of the {len(poses)} frame(s) of {path}")
     lost = [pose.name for pose in poses if not is_known(pose.keypoints)]
-    notes = []
     if lost:
         notes.append(f"{len(lost)} of {len(poses)} frames of {path} have no known joint and are left out: {some(lost)}")
     return kept, notes

@@ -118,6 +118,12 @@ def test_sources_together_draw_one_person_once_per_pose(place, tiny_generator):
     assert pixels(place / "one" / "a__c.png")[0] == pixels(place / "out" / "a+b__c.png")[0]
     assert pixels(place / "one" / "a__c.png")[1] != pixels(place / "out" / "a+b__c.png")[1]
 
+    with Image.open(place / "out" / "sheet.png") as sheet:  # both sources stand at the head of the row
+        assert sheet.size == (3 * (6 * 16 + 6) + 6, 2 * 24 + 2 * (6 * 32 + 6))
+        first, second = (sheet.crop((left, 246, left + 96, 438)).tobytes() for left in (6, 108))
+    with Image.open(place / "one" / "sheet.png") as sheet:
+        assert sheet.crop((6, 246, 102, 438)).tobytes() == first != second
+
     low_rank = Generator(with_attention(tiny_generator.settings, "nystromformer"))
     save_model(place / "model", low_rank, info=INFO)
     with pytest.raises(UserError, match="--together: Nyströmformer's attention takes one source"):
@@ -179,6 +185,42 @@ def test_nothing_is_written_over_unless_asked(place):
     assert (place / "out" / "a__b.png").read_text() == "mine"
     run(place, **options, overwrite=True)
     assert pixels(place / "out" / "a__b.png")[0] == (16, 26)
+
+
+def test_a_bad_file_of_a_folder_is_left_out_and_said_and_a_named_one_refused(place, standing):
+    album = place / "album"
+    album.mkdir()
+    for name in ("a.png", "b.png", "c.png"):
+        Image.new("RGB", (40, 64)).save(album / name)
+    write_table(album / "joints.csv", {"a.png": standing, "b.png": standing, "c.png": standing * torch.nan})
+    (album / "b.png").write_bytes(b"no picture")
+    said = run(place, source=(album,), pose=place / "joints.csv", pose_names=("a.png",), out=place / "out")
+    assert sorted(path.name for path in (place / "out").iterdir()) == ["a__a.png", "sheet.png"]
+    assert f"2 of 3 pictures in {album} are left out:" in said
+    assert "b.png cannot be read as a picture" in said
+    assert f"no joint of {album / 'c.png'} is known" in said
+    assert "doctor" not in said
+    assert "1 picture and a sheet of them" in said
+    said = run(place, pose_from=(album,), out=place / "from")
+    assert f"2 of 3 pictures in {album} are left out:" in said
+    said = run(place, pose_sequence=album, out=place / "sequence")
+    assert f"1 of 3 frames of {album} are left out:" in said
+    for name in ("b.png", "c.png"):
+        with pytest.raises(UserError, match=name):
+            run(place, source=(album / name,), pose=place / "joints.csv", out=place / "other")
+    (album / "a.png").unlink()
+    with pytest.raises(UserError, match=r"none of the 2 in .*album can be used\n.*b\.png cannot be read"):
+        run(place, source=(album,), pose=place / "joints.csv", out=place / "other")
+
+
+def test_poses_that_say_hardly_anything_are_named(place, standing):
+    few, point = standing.clone(), torch.full((18, 2), 20.0)
+    few[3:] = torch.nan
+    write_table(place / "odd.csv", {"few": few, "point": point, "fine": standing})
+    said = run(place, pose=place / "odd.csv", out=place / "out")
+    assert "pose few: only 3 joints of 18 known" in said
+    assert "pose point: all 18 known joints are on one point" in said
+    assert "fine" not in said
 
 
 def test_joints_outside_of_the_picture_are_said_or_refused(place, standing):

@@ -40,14 +40,14 @@ def photo(tmp_path):
 def test_joints_come_from_the_given_table_then_from_beside_then_from_above(photo, standing):
     folder, above = photo.parent, photo.parents[1]
     write_table(above / "all.csv", {"a.png": standing + 1})
-    assert torch.equal(read_people([photo], None)[0].keypoints, standing + 1)
+    assert torch.equal(read_people([photo], None)[0][0].keypoints, standing + 1)
     write_table(above / "photos.csv", {"a.png": standing + 2})  # the folder's own, as frames of a video have it
-    assert torch.equal(read_people([photo], None)[0].keypoints, standing + 2)
+    assert torch.equal(read_people([photo], None)[0][0].keypoints, standing + 2)
     write_table(folder / "beside.csv", {"a.png": standing + 3})
-    assert torch.equal(read_people([photo], None)[0].keypoints, standing + 3)
+    assert torch.equal(read_people([photo], None)[0][0].keypoints, standing + 3)
     given = photo.parents[2] / "given.csv"
     write_table(given, {"photos/a.png": standing + 4})
-    (person,) = read_people([photo], given)
+    ((person,), _) = read_people([photo], given)
     assert torch.equal(person.keypoints, standing + 4)
     assert (person.name, person.picture.size, person.picture.mode) == ("a", (40, 64), "RGB")
 
@@ -56,19 +56,19 @@ def test_a_folders_own_table_has_its_whole_name(photo, standing):
     folder = photo.parent.rename(photo.parents[1] / "photos.v2")
     write_table(folder.parent / "photos.csv", {"a.png": standing})
     write_table(folder.parent / "photos.v2.csv", {"a.png": standing + 1})
-    assert torch.equal(read_people([folder / "a.png"], None)[0].keypoints, standing + 1)
+    assert torch.equal(read_people([folder / "a.png"], None)[0][0].keypoints, standing + 1)
 
 
 def test_a_given_table_may_name_more_of_the_path_than_the_command_line(photo, standing, monkeypatch):
     write_table(photo.parents[2] / "given.csv", {"photos/a.png": standing})
     monkeypatch.chdir(photo.parent)
-    assert torch.equal(read_people([Path("a.png")], photo.parents[2] / "given.csv")[0].keypoints, standing)
+    assert torch.equal(read_people([Path("a.png")], photo.parents[2] / "given.csv")[0][0].keypoints, standing)
 
 
 def test_tables_that_contradict_each_other_are_named(photo, standing):
     write_table(photo.parent / "one.csv", {"a.png": standing})
     write_table(photo.parent / "two.csv", {"a.png": standing})
-    assert torch.equal(read_people([photo], None)[0].keypoints, standing)
+    assert torch.equal(read_people([photo], None)[0][0].keypoints, standing)
     write_table(photo.parent / "three.csv", {"a.png": standing + 1})
     with pytest.raises(UserError, match=r"one\.csv and .*three\.csv differ about a\.png"):
         read_people([photo], None)
@@ -85,7 +85,7 @@ def test_a_folder_gives_all_its_pictures(photo, standing):
     Image.new("RGB", (20, 30)).save(photo.parent / "b.jpg")
     (photo.parent / "notes.txt").write_text("no picture")
     write_table(photo.parent / "t.csv", {"a.png": standing, "b.jpg": standing})
-    assert [person.name for person in read_people([photo.parent], None)] == ["a", "b"]
+    assert [person.name for person in read_people([photo.parent], None)[0]] == ["a", "b"]
     (photo.parents[1] / "empty").mkdir()
     with pytest.raises(UserError, match=r"pictures: expected pictures .* in .*empty, and none is there"):
         read_people([photo.parents[1] / "empty"], None)
@@ -115,7 +115,7 @@ def test_pictures_of_any_mode_become_rgb(tmp_path, standing, mode):
     path = tmp_path / ("a.tif" if mode == "CMYK" else "a.png")
     Image.new(mode, (40, 64)).save(path)
     write_table(tmp_path / "t.csv", {path.name: standing})
-    assert read_people([path], None)[0].picture.mode == "RGB"
+    assert read_people([path], None)[0][0].picture.mode == "RGB"
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -128,7 +128,7 @@ def test_a_turned_picture_is_set_upright_with_its_joints(tmp_path, standing, ori
     exif[0x0112] = orientation
     stored.save(tmp_path / "a.png", exif=exif)
     write_table(tmp_path / "t.csv", {"a.png": standing})
-    (person,) = read_people([tmp_path / "a.png"], None)
+    ((person,), _) = read_people([tmp_path / "a.png"], None)
     assert person.picture.size == ((40, 64) if orientation <= 4 else (64, 40))
     assert person.picture.getpixel(tuple(int(value) for value in person.keypoints[4])) == (255, 0, 0)
     with Image.open(tmp_path / "a.png") as picture:
@@ -141,7 +141,7 @@ def test_a_tiff_that_pillow_turns_is_not_turned_again(tmp_path, standing):
     exif[0x0112] = 6
     picture.save(tmp_path / "a.tif", exif=exif)
     write_table(tmp_path / "t.csv", {"a.tif": standing.flip(1)})
-    (person,) = read_people([tmp_path / "a.tif"], None)
+    ((person,), _) = read_people([tmp_path / "a.tif"], None)
     assert person.picture.size == (64, 40)
     assert torch.equal(person.keypoints, standing.flip(1))
 
