@@ -64,7 +64,7 @@ def crop(options: Crop, console: Console) -> None:
     if not names:
         raise UserError(f"--annotation: no row of {options.annotation} names a picture of {options.pictures}")
     unannotated = sorted(set(footage.names) - joints.keys())
-    say_names(console, f"pictures have no row in {options.annotation} and are left out", unannotated)
+    say_names(console, f"picture(s) have no row in {options.annotation} and are left out", unannotated)
     targets = {name: options.out / target_name(name, footage) for name in names}
     if len(set(targets.values())) < len(targets):
         raise UserError(f"--pictures: two pictures of {options.pictures} differ in their ending alone; rename one")
@@ -103,7 +103,7 @@ def crop(options: Crop, console: Console) -> None:
             if moved:
                 write_annotation(tables[folder], moved)
                 written += len(moved)
-    say_names(console, "pictures are left out", lost)
+    say_names(console, "picture(s) are left out", lost)
     what = "nothing is written (--dry-run)" if options.dry_run else f"{written} pictures written"
     say(console, f"{what}; {len(tables)} folder(s), each with its table beside it, in {options.out}")
 

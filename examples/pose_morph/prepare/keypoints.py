@@ -13,26 +13,30 @@ from examples.pose_morph.data.pose import JOINTS
 from examples.pose_morph.data.pose_data import DataError
 from examples.pose_morph.data.tables import read_annotation
 from examples.pose_morph.errors import UserError
-from examples.pose_morph.messages import say, say_names
+from examples.pose_morph.messages import counted, say, say_names
 from examples.pose_morph.option_types import Switch, check_least
 from examples.pose_morph.prepare.annotation import write_annotation
 from examples.pose_morph.prepare.footage import open_footage
 from examples.pose_morph.prepare.landmarks import to_joints
 from examples.pose_morph.prepare.pose_detector import PoseDetector
 from examples.pose_morph.progress import progress_bar
+from examples.pose_morph.writable import check_writable
 
 SAVE_EVERY = 100
 
 
 @dataclass(frozen=True)
 class Keypoints:
-    """Extract keypoints with MediaPipe into a table; a run that was stopped goes on."""
+    """Extract keypoints with MediaPipe into a table.
+
+    A table that is there is not refused but gone on with: so a run that was stopped ends, and new pictures get rows.
+    """
 
     pictures: Annotated[Path, tyro.conf.arg(metavar="PATH")]
     """Folder of pictures, or a video."""
     out: Annotated[Path, tyro.conf.arg(metavar="FILE")]
-    """Table to write, such as data/fasion-resize-annotation-train.csv, or walk.csv beside the video walk.mp4. Rows that
-    are there are kept."""
+    """Table to write, such as data/fasion-resize-annotation-train.csv, or walk.csv beside the video walk.mp4. A
+    table that is there keeps its rows and gets those that it lacks."""
     least_visibility: float = 0.5
     """A joint that the model is less sure to see is written as -1."""
     every: int = 1
@@ -50,10 +54,14 @@ def keypoints(options: Keypoints, console: Console) -> None:
     if not 0 <= options.least_visibility <= 1:
         raise UserError(f"--least-visibility: expected a number from 0 to 1, got {options.least_visibility}")
     check_least("every", options.every, 1)
+    check_writable(options.out)
     footage = open_footage(options.pictures)
     names = footage.names[:: options.every]
     rows = read_annotation(options.out).joints if options.out.exists() and not options.overwrite else {}
     todo = [name for name in names if name not in rows]
+    if not todo:
+        say(console, f"nothing left to do: {options.out} has rows of all {counted(len(names), 'picture')}")
+        return
     empty, broken, turned = [], [], []
     try:
         with PoseDetector() as detector, progress_bar(console) as progress:
@@ -83,13 +91,13 @@ def keypoints(options: Keypoints, console: Console) -> None:
     joints = sum(int(torch.isfinite(points).all(dim=1).sum()) for points in found) / max(1, len(found))
     say(
         console,
-        f"{len(todo)} pictures: a person in {len(found)}, with {joints:.1f} of {len(JOINTS)} joints on average; "
-        f"{len(names) - len(todo)} more were in the table already: {options.out}",
+        f"{counted(len(todo), 'picture')}: a person in {len(found)}, with {joints:.1f} of {len(JOINTS)} joints on "
+        f"average; {len(names) - len(todo)} more were in the table already: {options.out}",
     )
-    say_names(console, "pictures show no person that the model finds, and have a row of -1", empty)
+    say_names(console, "picture(s) without a person that the model finds have a row of -1", empty)
     say_names(
         console,
-        "pictures are left out because they are stored turned (EXIF orientation); save them upright and run this again",
+        "picture(s) stored turned (EXIF orientation) are left out; save them upright and run this again",
         turned,
     )
     for message in broken:

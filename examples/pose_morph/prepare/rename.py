@@ -125,14 +125,14 @@ def rename(options: Rename, console: Console) -> None:
             f"--raw: expected pictures such as WOMEN/Dresses/id_00002629/02_3_back.jpg below {options.raw}, found "
             f"{len(odd)} others, such as {odd[0]}"
         )
-    say_names(console, "pictures have other names than the In-shop tree's and are left out", odd)
+    say_names(console, "picture(s) have other names than the In-shop tree's and are left out", odd)
     phases = read_split(options.split) if options.split else own_split(raw, options.test_share, options.seed)
     placements = []
     for phase, wanted in phases.items():
         chosen = sorted(wanted & raw.keys())
         placements += [Placement(options.raw / raw[name], options.out / phase / name) for name in chosen]
         say(console, f"{phase}: {len(chosen)} pictures")
-        say_names(console, f"pictures of the {phase} list are not below {options.raw}", sorted(wanted - raw.keys()))
+        say_names(console, f"picture(s) of the {phase} list are not below {options.raw}", sorted(wanted - raw.keys()))
     say_names(
         console, "pictures are in neither list and are left out", sorted(raw.keys() - phases["train"] - phases["test"])
     )

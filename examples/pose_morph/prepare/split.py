@@ -73,8 +73,8 @@ def split(options: Split, console: Console) -> None:
         joints = read_annotation(options.annotation).joints
         refuse_existing(tables.values(), overwrite=options.overwrite)
         known = {name for own in names.values() for name in own}
-        say_names(console, f"pictures have no row in {options.annotation}", sorted(known - joints.keys()))
-        say_names(console, "rows have no picture and are left out", sorted(joints.keys() - known))
+        say_names(console, f"picture(s) have no row in {options.annotation}", sorted(known - joints.keys()))
+        say_names(console, "row(s) have no picture and are left out", sorted(joints.keys() - known))
     for phase, own in names.items():
         people = len(test) if phase == "test" else len(groups) - len(test)
         say(console, f"{phase}: {people} people, {len(own)} pictures")

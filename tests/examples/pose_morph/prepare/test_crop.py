@@ -113,14 +113,14 @@ def test_a_video_file_becomes_numbered_frames(tmp_path, console):
     assert list(read_annotation(tmp_path / "out" / "walk.csv").joints) == ["000000.png", "000001.png", "000003.png"]
     with Image.open(tmp_path / "out" / "walk" / "000003.png") as picture:
         assert picture.getpixel((8, 16))[0] == pytest.approx(150, abs=6)
-    assert "1 pictures have no row in" in console.file.getvalue()
+    assert "1 picture(s) have no row in" in console.file.getvalue()
 
 
 def test_pictures_without_a_person_are_left_out_and_named(frames, console):
     joints = read_annotation(frames / "raw.csv").joints
     write_annotation(frames / "raw.csv", {name: pose() if name.startswith("sit") else p for name, p in joints.items()})
     crop(Crop(frames / "raw", frames / "raw.csv", frames / "out", size=(64, 32)), console)
-    assert "2 pictures are left out: sit/000.png: no joint is known, sit/001.png: no joint is known" in (
+    assert "2 picture(s) are left out: sit/000.png: no joint is known, sit/001.png: no joint is known" in (
         console.file.getvalue()
     )
     assert "3 pictures written" in console.file.getvalue()

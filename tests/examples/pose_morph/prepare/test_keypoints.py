@@ -58,7 +58,7 @@ def test_a_picture_without_a_person_has_a_row_of_minus_one_and_is_named(photos, 
     Image.new("RGB", (41, 61), "black").save(photos / "b.png")
     keypoints(Keypoints(photos, tmp_path / "k.csv"), console)
     assert torch.isnan(read_annotation(tmp_path / "k.csv").joints["b.png"]).all()
-    assert "1 pictures show no person that the model finds, and have a row of -1: b.png" in console.file.getvalue()
+    assert "1 picture(s) without a person that the model finds have a row of -1: b.png" in console.file.getvalue()
     assert "a person in 2," in console.file.getvalue()
 
 
@@ -72,7 +72,7 @@ def test_broken_and_turned_pictures_are_left_out_and_named(photos, tmp_path, con
     keypoints(Keypoints(photos, tmp_path / "k.csv"), console)
     assert list(read_annotation(tmp_path / "k.csv").joints) == ["b.png", "c.png"]
     said = console.file.getvalue()
-    assert "2 pictures are left out because they are stored turned" in said
+    assert "2 picture(s) stored turned (EXIF orientation) are left out" in said
     assert "d.jpg, e.png" in said
     assert "left out: " in said
     assert "a.png cannot be read as a picture" in said
@@ -93,9 +93,20 @@ def test_rows_that_are_there_are_kept_and_a_stopped_run_goes_on(photos, tmp_path
     keypoints(Keypoints(photos, tmp_path / "k.csv"), console)
     assert Centre.seen == 3
     assert list(read_annotation(tmp_path / "k.csv").joints) == ["a.png", "b.png", "c.png"]
-    assert "1 pictures: a person in 1, with 18.0 of 18 joints on average; 2 more were" in console.file.getvalue()
+    assert "1 picture: a person in 1, with 18.0 of 18 joints on average; 2 more were" in console.file.getvalue()
+    assert "nothing left to do" not in console.file.getvalue()
+    keypoints(Keypoints(photos, tmp_path / "k.csv"), console)
+    assert Centre.seen == 3
+    assert "nothing left to do" in console.file.getvalue()
     keypoints(Keypoints(photos, tmp_path / "k.csv", overwrite=True), console)
     assert Centre.seen == 6
+
+
+def test_a_table_that_cannot_be_written_is_said_before_the_work(photos, tmp_path, console):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"k\.csv cannot be written, because .*file is a file"):
+        keypoints(Keypoints(photos, tmp_path / "file" / "k.csv"), console)
+    assert Centre.seen == 0
 
 
 def test_without_mediapipe_the_message_is_the_command_to_install_it(photos, tmp_path, console, monkeypatch):

@@ -68,8 +68,8 @@ def test_pictures_follow_the_lists_and_the_rest_is_counted(raw, tmp_path, consol
     found = sorted(path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.jpg"))
     assert found == sorted([f"train/{NAMES[0]}", f"train/{NAMES[1]}", f"test/{NAMES[3]}"])
     said = console.file.getvalue()
-    assert "1 pictures have other names than the In-shop tree's and are left out: notes.png" in said
-    assert "1 pictures of the train list are not below" in said
+    assert "1 picture(s) have other names than the In-shop tree's and are left out: notes.png" in said
+    assert "1 picture(s) of the train list are not below" in said
     assert "fashionMENabsent_1front.jpg" in said
     assert f"1 pictures are in neither list and are left out: {NAMES[2]}" in said
     assert "3 pictures written, 0 left out" in said

@@ -46,8 +46,8 @@ def test_the_annotation_is_split_along_and_what_does_not_fit_is_counted(photos, 
     for phase, names in phases(tmp_path / "out").items():
         rows = read_annotation(tmp_path / "out" / f"fasion-resize-annotation-{phase}.csv").joints
         assert set(rows) == names & joints.keys()
-    assert "1 rows have no picture and are left out: zoe/zoe_0.png" in console.file.getvalue()
-    assert "10 pictures have no row in" in console.file.getvalue()
+    assert "1 row(s) have no picture and are left out: zoe/zoe_0.png" in console.file.getvalue()
+    assert "10 picture(s) have no row in" in console.file.getvalue()
 
 
 def test_the_seed_decides_alone():
