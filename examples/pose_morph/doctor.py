@@ -25,7 +25,7 @@ from examples.pose_morph.data.listing import Listing, select, without_left_out
 from examples.pose_morph.data.person import DEEPFASHION, person_of
 from examples.pose_morph.data.pose_data import PHASES, DataError, Phase
 from examples.pose_morph.data.profiles import Profile, find_profile, list_data
-from examples.pose_morph.messages import say
+from examples.pose_morph.messages import counted, say, some
 from examples.pose_morph.option_types import RequiredFolder, Switch, check_least
 from examples.pose_morph.progress import progress_bar
 
@@ -82,8 +82,10 @@ def examine_folder(options: Options, console: Console) -> int:
         add_left_out(options.data, wanted)
         path = options.data / FILE_NAME
         say(console, f"\n{len(wanted)} picture(s) were added to {path}: run this again to see what remains")
-    elif wanted:
-        say(console, f"\n--write-left-out would leave {len(wanted)} picture(s) out")
+    elif wanted and not unusable:
+        say(
+            console, f"\n--write-left-out would leave out what cannot be used, {len(wanted)} picture(s): {some(wanted)}"
+        )
     if unusable:
         return 2
     if not findings:
@@ -122,12 +124,19 @@ def examine_phase(
         data = select(listings[phase], options.data, phase, options.size)
     except DataError as error:
         say(console, str(error), style="red")
-        return findings, False
-    used = f"{len(data)} pictures and {len(data.pairs)} pairs" if data.paired else f"{len(data)} pictures"
-    say(console, f"  used in training: {used}")
+        return [_restored(finding) for finding in findings], False
+    used = counted(len(data), "picture") + (f" and {counted(len(data.pairs), 'pair')}" if data.paired else "")
+    say(console, f"  used {'in training' if phase == 'train' else 'for scores'}: {used}")
     for note in data.notes:
         say(console, f"  {note}")
     return findings, True
+
+
+def _restored(finding: Finding) -> Finding:
+    """The finding of a phase that nothing would be left of, so that there is nothing to be left out."""
+    if not finding.left_out:
+        return finding
+    return finding._replace(remedy="Restore or correct them: nothing of this phase can be used.", left_out=[])
 
 
 def read_pictures(
@@ -137,9 +146,9 @@ def read_pictures(
     examined: dict[str, Examined] = {}
     with progress_bar(console, transient=True) as bar:
         task = bar.add_task(f"{phase}: reading pictures", total=len(names))
-        for some in examine_all(listing.store, names, 0 if len(names) < FEW else workers):
-            examined |= some
-            bar.advance(task, len(some))
+        for chunk in examine_all(listing.store, names, 0 if len(names) < FEW else workers):
+            examined |= chunk
+            bar.advance(task, len(chunk))
     return examined
 
 
@@ -166,9 +175,9 @@ def describe(phase: Phase, listing: Listing, examined: dict[str, Examined]) -> l
     joints = [torch.isfinite(points).all(dim=1).sum() for points in listing.annotation.joints.values()]
     known = float(torch.stack(joints).float().mean()) if joints else 0.0
     return [
-        f"{phase}: {len(examined)} pictures"
+        f"{phase}: {counted(len(examined), 'picture')}"
         + (f" of {len(people)} people" if people else "")
-        + (f", {len(listing.pairs)} pairs" if listing.paired else ", unpaired"),
+        + (f", {counted(len(listing.pairs), 'pair')}" if listing.paired else ", unpaired"),
         f"  height x width: {common or 'unknown'}{more}",
         f"  joints known: {known:.1f} of 18 on average, {len(joints)} rows",
     ]

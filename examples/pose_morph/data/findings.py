@@ -91,7 +91,7 @@ def findings_in_pictures(listing: Listing, examined: Mapping[str, Examined]) -> 
     found = [
         Finding(
             f"picture(s) that the tables name {reason}" if reason.startswith("are not in") else f"picture(s) {reason}",
-            "Restore them, or leave them out with --write-left-out.",
+            "Restore them, or leave them out.",
             names,
             names,
         )
@@ -114,7 +114,11 @@ def finding_of_both_phases(train: Listing, test: Listing) -> list[Finding]:
     """Return the people who are trained on and tested on, as far as names tell."""
     named = [{name for pair in listing.pairs for name in pair} for listing in (train, test)]
     people = [{person_of(name, DEEPFASHION) for name in names} - {None} for names in named]
-    remedy = "Move them to one phase: scores on people who were trained on say little."
+    if not train.paired and train.store.folder == test.store.folder:  # drawn by the hash of the names
+        remedy = "Split the folder by person (python -m examples.pose_morph.prepare split)"
+    else:
+        remedy = "Move them to one phase"
+    remedy += ": scores on people who were trained on say little."
     return _with_names([_plain("person(s) are in train and in test", remedy, sorted(map(str, people[0] & people[1])))])
 
 

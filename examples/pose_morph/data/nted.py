@@ -84,10 +84,13 @@ def _read_pairs(path: Path) -> list[tuple[str, str]]:
 
 def _read_pose(path: Path) -> Float[Tensor, "18 2"]:
     try:
-        rows = [[float(number) for number in line.split()[:2]] for line in read_text(path).strip().splitlines()]
-        points = torch.tensor(rows, dtype=torch.float32)
+        rows = []
+        for line in read_text(path).strip().splitlines():
+            x, y = map(float, line.split()[:2])
+            rows.append((x, y))
     except ValueError as error:
-        raise DataError(f"data: {path}: expected rows of numbers x y ({error})") from error
+        raise DataError(f"data: {path}, line {len(rows) + 1}: expected numbers x y ({error})") from error
+    points = torch.tensor(rows, dtype=torch.float32)
     if points.shape != (len(JOINTS), 2):
         raise DataError(f"data: {path}: expected {len(JOINTS)} rows of x y, got {tuple(points.shape)}")
     return unknown_where_negative(points) - points.new_tensor([WHITE_BAR, 0])

@@ -14,12 +14,16 @@ from examples.pose_morph.data.nted import list_nted, locate_nted
 from examples.pose_morph.data.patn import list_patn, locate
 from examples.pose_morph.data.pose_data import DataError, Phase, PoseData, UnusablePicture
 from examples.pose_morph.data.single import list_single, locate_single
-from examples.pose_morph.data.tables import annotation_rows
+from examples.pose_morph.data.tables import annotation_rows, has_annotation_columns
+from examples.pose_morph.data.video import VIDEO_SUFFIXES
 
 Found = Literal["patn", "gfla", "cfld", "nted", "frames", "single"]
 Profile = Literal["auto", Found]
 
 PROFILES: tuple[Found, ...] = get_args(Found)
+
+NEARLY = 0.5
+"""A profile of which such a share of its folders and tables is there is taken for the one that was meant."""
 
 LOOKED_AT = 200
 """Pictures that are looked at to find out which frame their keypoints are in."""
@@ -75,8 +79,38 @@ def find_profile(root: Path, phase: Phase) -> Found:
             f"data: {root} could be {' or '.join(fitting)} for {phase}; say which one with --profile, as in --profile "
             f"{fitting[0]}"
         )
-    reasons = (f"  {profile}: {(reason or '').removeprefix('data: ')}" for profile, reason in against.items())
-    raise DataError("\n".join([f"data: no profile fits {root} for {phase}", *reasons]))
+    found = {profile: _share_found(profile, root, phase) for profile in PROFILES}
+    nearest = max(PROFILES, key=found.__getitem__)
+    reasons = {profile: (reason or "").removeprefix("data: ") for profile, reason in against.items()}
+    first = f"data: no profile fits {root} for {phase}"
+    if found[nearest] < NEARLY:
+        raise DataError("\n".join([first, *(f"  {profile}: {reason}" for profile, reason in reasons.items())]))
+    others = ", ".join(profile for profile in PROFILES if profile != nearest)
+    raise DataError(
+        f"{first}; {nearest} nearly does:\n  {nearest}: {reasons[nearest]}\n"
+        f"  less so: {others} (--profile NAME reads it so, or says what it lacks)"
+    )
+
+
+def _share_found(profile: Found, root: Path, phase: Phase) -> float:
+    """Return the share of a profile's marks, folders and tables, that is there."""
+    tables = [any(root.glob(f"*{what}-{phase}.csv")) for what in ("pairs", "annotation")]
+    match profile:
+        case "patn" | "gfla":
+            marks = [(root / phase).is_dir(), *tables]
+        case "cfld":
+            marks = [(root / f"{phase}_highres").is_dir(), *tables]
+        case "nted":
+            marks = [any(root.glob("*-*/data.mdb")), (root / f"{phase}_pairs.txt").is_file(), (root / "pose").is_dir()]
+        case "frames":
+            inside = list((root / phase).iterdir()) if (root / phase).is_dir() else []
+            videos = any(path.is_dir() or path.suffix.lower() in VIDEO_SUFFIXES for path in inside)
+            marks = [videos, any(path.suffix == ".csv" for path in inside)]
+        case "single":
+            folder = next((path for path in (root / "train", root / "test") if path.is_dir()), None)
+            pictures = any(FolderStore(root if folder is None else root / phase).names())
+            marks = [pictures, any(map(has_annotation_columns, root.glob("*.csv"))), not any(root.glob("*pairs*.*"))]
+    return sum(marks) / len(marks)
 
 
 def _why_not(profile: Found, root: Path, phase: Phase) -> str | None:

@@ -24,6 +24,7 @@ from tests.examples.pose_morph.conftest import (
     write_nted,
     write_people,
     write_single,
+    write_table,
 )
 
 WRITERS = {
@@ -278,6 +279,38 @@ def test_different_people_and_people_in_both_phases_are_found_by_their_names(tmp
         edit(root / f"fasion-pairs-{phase}.csv", name, "fashionWOMENTeesid0000000001_3side.jpg")
     _, text = examined(root)
     assert "1 person(s) are in train and in test\n  fashionWOMENTeesid0000000001\n" in text
+
+
+def test_an_emptied_phase_is_to_be_restored_not_left_out(people):
+    for path in (people / "test").iterdir():
+        path.unlink()
+    code, text = examined(people)
+    assert code == 2
+    assert "used in training: 6 pictures and 6 pairs" in text
+    assert "Restore or correct them: nothing of this phase can be used." in text
+    assert "leave" not in text
+    examined(people, write_left_out=True)
+    assert not (people / "left_out.txt").exists()
+
+
+def test_the_offer_to_leave_out_names_what_it_is_about(people):
+    (people / "train" / "train0_0.jpg").write_bytes(b"no picture")
+    _, text = examined(people)
+    assert "--write-left-out would leave out what cannot be used, 1 picture(s): train/train0_0.jpg" in text
+    assert "test: 4 pictures" in text
+    assert "  used for scores: 4 pictures and 4 pairs" in text
+
+
+def test_one_folder_for_both_phases_is_to_be_split_by_person(tmp_path, standing):
+    names = [f"fashionWOMENTeesid0000000101_{pose}front.png" for pose in range(30)]
+    (tmp_path / "one").mkdir()
+    for name in names:
+        Image.new("RGB", (40, 64)).save(tmp_path / "one" / name)
+    write_table(tmp_path / "one" / "joints.csv", dict.fromkeys(names, standing))
+    _, text = examined(tmp_path / "one")
+    assert "1 person(s) are in train and in test" in text
+    assert "Split the folder by person (python -m examples.pose_morph.prepare split)" in text
+    assert "Move them" not in text
 
 
 def test_phases_that_are_laid_out_in_different_ways_are_said(tmp_path):

@@ -153,9 +153,7 @@ def test_single_splits_a_folder_by_name_and_keeps_pictures_where_they_were(tmp_p
 
 def test_auto_does_not_ignore_pairs(people):
     (people / "fasion-resize-pairs-train.csv").unlink()
-    with pytest.raises(
-        DataError, match=r"(?s)patn: expected one of.*single: there are pairs \(fasion-resize-pairs-test.csv\)"
-    ):
+    with pytest.raises(DataError, match=r"patn: expected one of .*\n  less so: gfla, .*single"):
         read_data(people, "train", SIZE)
     assert not read_data(people, "train", SIZE, "single").paired
 
@@ -167,6 +165,31 @@ def test_auto_says_why_no_profile_fits(tmp_path):
         assert f"\n  {profile}: expected " in str(error.value)
     with pytest.raises(DataError, match=r"no folder .*nowhere"):
         read_data(tmp_path / "nowhere", "train", SIZE)
+
+
+@pytest.mark.parametrize(
+    ("layout", "lost", "nearest", "reason"),
+    [
+        ("cfld", "fashion-resize-pairs-train.csv", "cfld", "expected one of fasion-resize-pairs-train.csv"),
+        ("nted", "train_pairs.txt", "nted", "expected the pairs in .*train_pairs.txt"),
+        ("frames", "train/dancer0.csv", "frames", "dancer0"),
+        ("single", "keypoints.csv", "single", "expected one table of keypoints"),
+    ],
+)
+def test_the_profile_that_nearly_fits_is_named_first_with_what_it_lacks(tmp_path, layout, lost, nearest, reason):
+    root = WRITERS[layout](tmp_path / "data")
+    (root / lost).unlink()
+    with pytest.raises(DataError, match=rf"{nearest} nearly does:\n  {nearest}: .*{reason}") as error:
+        read_data(root, "train", SIZE)
+    assert len(str(error.value).splitlines()) == 3
+
+
+def test_a_fault_in_a_row_is_told_with_its_line_whatever_the_profile(people):
+    table = people / "fasion-resize-annotation-train.csv"
+    lines = table.read_text().splitlines()
+    table.write_text("\n".join([*lines[:2], "a.jpg: [1]: [1, 2]", *lines[3:]]) + "\n")
+    with pytest.raises(DataError, match=r"nearly does:\n  patn: .*annotation-train.csv, line 3: keypoints that"):
+        read_data(people, "train", SIZE)
 
 
 def test_auto_asks_when_several_profiles_fit(tmp_path):
@@ -259,6 +282,9 @@ def test_a_picture_that_is_cut_off_is_named_with_the_way_out(people):
     path.write_bytes(path.read_bytes()[:-200])
     with pytest.raises(DataError, match=rf"{data.names[0]} cannot be read .*python -m examples.pose_morph.doctor"):
         data[0]
+    with pytest.raises(DataError) as error:  # pictures of no data set have no doctor
+        data.store.read(data.names[0])
+    assert "doctor" not in str(error.value)
 
 
 def test_a_value_that_is_cut_off_is_named_with_its_key(tmp_path):
@@ -316,7 +342,7 @@ def test_a_missing_file_is_named(tmp_path, layout, lost, message):
         ("nted", "train_pairs.txt", "a.png\n", "line 1: expected target,source"),
         ("nted", "train_pairs.txt", "a.png,\n", "line 1: expected target,source"),
         ("nted", "pose/WOMEN/Tees/id_00000000/01_1_front.txt", "1 2\n", "expected 18 rows of x y"),
-        ("nted", "pose/WOMEN/Tees/id_00000000/01_1_front.txt", "1 two\n", "expected rows of numbers"),
+        ("nted", "pose/WOMEN/Tees/id_00000000/01_1_front.txt", "1 two\n", "line 1: expected numbers x y"),
         ("frames, video files", "train/dancer0.csv", f"{HEADER}first:{[1] * 18}:{[1] * 18}", "number of a frame"),
         ("frames", "train/dancer0.csv", "name,y,x\n", "has no column name, keypoints_y"),
         ("frames", "train/dancer0.mp4", "", "belongs to dancer0 and to dancer0.mp4"),
