@@ -101,9 +101,9 @@ def run(options: Options, console: Console) -> int:
             exhibition.frame,
             exhibition.exhibits,
         )
-        sitting = Sitting(design, exhibition, options.out)
-        try:
-            with StudyServer(options.host, options.port, sitting) as server:
+        with StudyServer(options.host, options.port, lambda: Sitting(design, exhibition, options.out)) as server:
+            sitting = server.sitting
+            try:
                 for note in (*exhibition.notes, *sitting.notes):
                     say(console, note, style="yellow")
                 result = sitting.result()
@@ -118,8 +118,8 @@ def run(options: Options, console: Console) -> int:
                 say(console, f"results:      {addresses[0]}results  (Ctrl-C ends; nothing is lost)")
                 while stop.received is None:
                     server.handle_request()
-        finally:
-            sitting.close()
+            finally:
+                sitting.close()
         result = sitting.result()
         say(
             console,

@@ -15,6 +15,12 @@ if sys.platform != "win32":
     import fcntl
 
 
+OF_ANOTHER_KIND = (
+    'expected the results file of a study (its --out), which begins with {"event": "study"; this is a file of another '
+    "kind"
+)
+
+
 def read_ledger(path: Path) -> tuple[Ledger, int, list[str]]:
     """Read a results file; return the study, the bytes that hold whole lines, and what there is to say.
 
@@ -35,6 +41,10 @@ def read_ledger(path: Path) -> tuple[Ledger, int, list[str]]:
         try:
             records.append(json.loads(line))
         except ValueError as error:
+            if number == 1 and (len(lines) > 1 or torn):
+                raise UserError(
+                    f"{path}, line 1: {OF_ANOTHER_KIND}, got {line[:60].decode(errors='replace')}"
+                ) from error
             if number < len(lines):
                 raise UserError(f"{path}, line {number}: expected JSON, got {line[:60]!r}; mend or move it") from error
             torn = line + b"\n"
@@ -42,6 +52,8 @@ def read_ledger(path: Path) -> tuple[Ledger, int, list[str]]:
         notes.append(f"{path}: the last line was cut short ({len(torn)} bytes) and is left out")
     if not records:
         raise UserError(f"{path}: expected a results file, which begins with the study's design, got no whole line")
+    if not isinstance(records[0], dict) or records[0].get("event") != "study":
+        raise UserError(f"{path}, line 1: {OF_ANOTHER_KIND}, got {str(records[0])[:60]}")
     reached = 1
     try:
         ledger = Ledger(StudyDesign.from_record(records[0]))

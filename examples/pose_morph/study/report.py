@@ -71,6 +71,11 @@ def report(options: Options, console: Console) -> int:
         f"{result.places_filled} of {result.places} answers are there or on their way; time to an answer: mean "
         f"{seconds(result.mean_seconds)}, median {seconds(result.median_seconds)}"
     )
+    if options.plot is not None and not can_be_drawn(result):
+        raise UserError(
+            "plot: expected counted answers on real and on generated pictures; nobody whose answers count is done. "
+            "Nothing was written: leave --plot out, or wait"
+        )
     if options.json is not None:
         text = json.dumps(result.to_record(), indent=2) + "\n"
         replace_file(options.json, lambda file: file.write(text.encode()))
@@ -79,17 +84,14 @@ def report(options: Options, console: Console) -> int:
     return 0
 
 
-def draw_rates(result: StudyResult, path: Path) -> None:
-    """Draw both rates as points with their intervals, beside chance.
+def can_be_drawn(result: StudyResult) -> bool:
+    """Whether answers that count are there for both rates."""
+    return result.r2g.share is not None and result.g2r.share is not None
 
-    Raises:
-        UserError: there is no answer yet that counts.
-    """
+
+def draw_rates(result: StudyResult, path: Path) -> None:
+    """Draw both rates as points with their intervals, beside chance; see `can_be_drawn`."""
     rates = [("R2G", result.r2g), ("G2R", result.g2r)]
-    if any(rate.share is None for _, rate in rates):
-        raise UserError(
-            "plot: expected counted answers on real and on generated pictures; nobody whose answers count is done"
-        )
     figure = Figure(figsize=(5, 3.2), layout="constrained")
     axes = figure.subplots()
     for row, (_, rate) in enumerate(rates):

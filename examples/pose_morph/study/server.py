@@ -44,18 +44,22 @@ class StudyServer(ThreadingHTTPServer):
     daemon_threads = True
     timeout = 0.5  # of handle_request, so that Ctrl-C is looked up in between
 
-    def __init__(self, host: str, port: int, sitting: Sitting) -> None:
-        """Listen.
+    def __init__(self, host: str, port: int, open_sitting: Callable[[], Sitting]) -> None:
+        """Listen, and only then open the sitting, which begins a results file.
 
         Raises:
-            UserError: the address is not this machine's, or the port is taken.
+            UserError: the address is not this machine's, the port is taken, or ``open_sitting`` refuses.
         """
-        self.sitting = sitting
         self.files = {path: Reply((PAGE / name).read_bytes(), kind) for path, (name, kind) in FILES.items()}
         try:
             super().__init__((host, port), StudyHandler)
         except (OSError, OverflowError) as error:
             raise UserError(f"host, port: cannot listen on {host}:{port} ({error}); try another --port") from error
+        try:
+            self.sitting = open_sitting()
+        except BaseException:
+            self.server_close()
+            raise
 
     def addresses(self) -> list[str]:
         """Return the addresses under which a browser finds the page, for this machine first."""

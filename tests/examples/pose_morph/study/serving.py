@@ -58,7 +58,7 @@ class Serving:
     def __call__(self, *, port: int = 0, **options: Any) -> Client:
         self.stop()
         sitting = self._make_sitting(**options)
-        server = StudyServer("127.0.0.1", port, sitting)
+        server = StudyServer("127.0.0.1", port, lambda: sitting)
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
         self._running = server, sitting, thread

@@ -7,6 +7,7 @@ import queue
 import random
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -159,6 +160,15 @@ def test_wrong_input_is_a_message_and_exit_code_2(tmp_path, folders, arguments):
     assert not (tmp_path / "results.jsonl").exists()
 
 
+def test_an_occupied_port_leaves_no_results_file(tmp_path, arguments):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        command = [*STUDY, *map(str, [*arguments, "--port", other.getsockname()[1]])]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert "host, port: cannot listen on 127.0.0.1:" in done.stdout
+    assert not (tmp_path / "results.jsonl").exists()
+
+
 def test_a_study_over_other_pictures_does_not_go_on_in_the_same_file(tmp_path, start, arguments):
     assert start().end(signal.SIGINT) == 130
     write_pictures(tmp_path / "others", 9, hue=77)
@@ -176,9 +186,10 @@ def test_the_report_prints_writes_and_draws_what_was_found(start, tmp_path):
         return subprocess.run([*report, *more], cwd=ROOT, capture_output=True, text=True, timeout=60)
 
     running = start("--golden-count", 0)
-    early = run(results, "--plot", plot)
+    early = run(results, "--plot", plot, "--json", numbers)
     assert early.returncode == 2
     assert "plot: expected counted answers" in early.stdout
+    assert not Path(numbers).exists()
     for number in range(3):  # the first says real, the others generated, whatever it is
         name = f"{number:032x}"
         state = running.client.ask("join", participant=name)
@@ -196,6 +207,9 @@ def test_the_report_prints_writes_and_draws_what_was_found(start, tmp_path):
     assert len(found["participants"]) == 3
     with Image.open(plot) as picture:
         assert picture.width > 400
+    of_another_kind = run(numbers)
+    assert of_another_kind.returncode == 2
+    assert "rates.json, line 1: expected the results file of a study" in of_another_kind.stdout
     missing = run("nothing.jsonl")
     assert missing.returncode == 2
     assert "nothing.jsonl: cannot be read" in missing.stdout

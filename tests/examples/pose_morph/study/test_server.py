@@ -185,4 +185,4 @@ def test_a_taken_port_and_a_strange_host_are_named(serve, make_sitting):
     client = serve()
     for host, port in (("127.0.0.1", client.port), ("192.0.2.77", 0), ("127.0.0.1", 70_000)):
         with pytest.raises(UserError, match="cannot listen on"):
-            StudyServer(host, port, None)
+            StudyServer(host, port, lambda: None)
