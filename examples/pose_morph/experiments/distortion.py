@@ -23,6 +23,7 @@ from examples.pose_morph.experiments.distortion_report import write_report
 from examples.pose_morph.experiments.distortion_run import RunOptions, model_settings
 from examples.pose_morph.experiments.jobs import Job, last_entry, run_jobs
 from examples.pose_morph.networks.attention_names import attention_name
+from examples.pose_morph.option_types import Folder, RequiredFolder
 from examples.pose_morph.presets import PRESETS, PresetName
 from examples.pose_morph.training.device import choose_device
 from examples.pose_morph.training.options import PEOPLE
@@ -73,9 +74,9 @@ WHERE = ("out", "data", "profile")
 class DistortionOptions:
     """What to compare, for how long, and where to put it."""
 
-    out: Path = Path("runs/distortion")
+    out: RequiredFolder = Path("runs/distortion")
     """Folder of the experiment."""
-    data: Path = PEOPLE
+    data: Folder = PEOPLE
     """Folder with the data, as for train.py; its test phase is the test set."""
     profile: Profile = "auto"
     """Its layout."""

@@ -28,6 +28,7 @@ from examples.pose_morph.experiments.jobs import Job, last_entry, run_jobs
 from examples.pose_morph.networks.attention_names import attention_name, with_attention
 from examples.pose_morph.networks.generator import draw_pose
 from examples.pose_morph.networks.trained import load_generator
+from examples.pose_morph.option_types import Count, Folder, RequiredFolder
 from examples.pose_morph.pictures.sheet import draw_sheet, to_picture
 from examples.pose_morph.presets import PRESETS, PresetName
 from examples.pose_morph.training.batch import take_pairs, to_device
@@ -42,9 +43,9 @@ SHOWN = 6
 class KappaOptions:
     """What to train, how often, and where to put it."""
 
-    out: Path = Path("runs/kappa")
+    out: RequiredFolder = Path("runs/kappa")
     """Folder of the experiment."""
-    data: Path = PEOPLE
+    data: Folder = PEOPLE
     """Folder with the data, as for train.py."""
     profile: Profile = "auto"
     """Its layout."""
@@ -54,7 +55,7 @@ class KappaOptions:
     """Key sets per cell; m and the height of Phase 1 are the preset's."""
     seeds: int = 1
     """Runs per kappa."""
-    steps: int | None = None
+    steps: Count = None
     """Steps of a run, instead of the preset's number."""
     jobs: Annotated[int, tyro.conf.arg(metavar="N")] = 1
     """Runs side by side; each gets its share of the processors."""
