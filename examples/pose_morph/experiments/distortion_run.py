@@ -185,7 +185,8 @@ def run(options: RunOptions, console: Console) -> int:
         with torch.no_grad():
             return ema(*inputs(batch, model))
 
-    scores = score_pairs(cases(), draw, perceptual)
+    scores = score_pairs(cases(), draw, perceptual, extractor="efficientnet-lite0")
+    scores["perceptual"] = scores.pop("perceptual_efficientnet_lite0")  # as the report has it
     scores["loss"] = settings.perceptual_weight * scores["perceptual"] + settings.pixel_weight * scores["l1"]
     first = next(cases())
     shown = {"source": first.source, "truth": first.target, "result": draw(first)}

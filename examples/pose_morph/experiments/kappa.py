@@ -35,7 +35,9 @@ from examples.pose_morph.training.batch import take_pairs, to_device
 from examples.pose_morph.training.device import choose_device
 from examples.pose_morph.training.options import PEOPLE, Options, identity_of, settings_of
 
-SCORES = {"perceptual": "perceptual distance", "l1_person": "L1 on the person", "ssim_gaussian": "SSIM"}
+SCORES = {
+    "perceptual_efficientnet_lite0": "perceptual distance", "l1_person": "L1 on the person", "ssim_gaussian": "SSIM",
+}  # fmt: skip
 SHOWN = 6
 
 

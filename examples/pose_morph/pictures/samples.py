@@ -11,11 +11,19 @@ from examples.pose_morph.pictures.skeleton import draw_skeleton
 from examples.pose_morph.training.batch import Batch
 
 COLUMNS = ("source", "source pose", "target pose", "result", "truth")
+POSE_FROM = "pose from"
+"""What stands above the last column instead where pictures have no pairs."""
 CELL_HEIGHT = 192
 
 
-def save_samples(path: Path, batch: Batch, result: Float[Tensor, "b 3 h w"], title: str) -> None:
-    """Write one row per pair under a header."""
+def save_samples(
+    path: Path, batch: Batch, result: Float[Tensor, "b 3 h w"], title: str, *, paired: bool = True
+) -> None:
+    """Write one row per pair under a header.
+
+    In unpaired data the target picture shows somebody else, who lent the pose, and there is no truth.
+    """
+    columns = COLUMNS if paired else (*COLUMNS[:-1], POSE_FROM)
     size = (batch.source.shape[-2], batch.source.shape[-1])
     scale = max(1, round(CELL_HEIGHT / size[0]))
     rows = [
@@ -28,4 +36,4 @@ def save_samples(path: Path, batch: Batch, result: Float[Tensor, "b 3 h w"], tit
         )
         for row in range(len(result))
     ]
-    write_png(path, draw_sheet(rows, COLUMNS, title))
+    write_png(path, draw_sheet(rows, columns, title))

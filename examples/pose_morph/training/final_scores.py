@@ -12,7 +12,8 @@ from examples.pose_morph.atomic import write_json
 from examples.pose_morph.data.pose_data import PoseData
 from examples.pose_morph.evaluation.held_out import TASKS, regions_of, take_held_out
 from examples.pose_morph.messages import say
-from examples.pose_morph.scores.metrics import PROTOCOLS, score_pairs
+from examples.pose_morph.scores.metrics import definitions_of, score_pairs
+from examples.pose_morph.scores.perceptual import ExtractorName
 from examples.pose_morph.training.batch import Batch, to_device
 
 
@@ -22,25 +23,31 @@ def score_held_out(
     morph: Callable[[Batch], Tensor],
     perceptual: Callable[[Tensor, Tensor], Tensor],
     *,
+    extractor: ExtractorName,
     batch_size: int,
     device: torch.device,
     stopped: Callable[[], bool],
+    show: Callable[[str, int], None],
 ) -> dict[str, Any]:
     """Score the pictures that ``morph`` makes of the pairs ``which``, and the untouched sources beside them.
 
-    ``stopped`` is asked between batches, to end early.
+    ``stopped`` is asked between batches, to end early; ``show`` is told what is scored and how many of it are done.
     """
 
-    def batches() -> Iterator[Batch]:
+    def batches(what: str) -> Iterator[Batch]:
+        done = 0
         for numbers in which.split(batch_size):
             if not stopped():
+                show(what, done)
                 yield to_device(take_held_out(data, numbers), device)
+                done += len(numbers)
+        show(what, done)
 
-    regions = regions_of(data, which)
+    same = {"extractor": extractor, "regions": regions_of(data, which)}
     return {
-        "model": score_pairs(batches(), morph, perceptual, regions=regions),
-        "copy_source": score_pairs(batches(), lambda batch: batch.source, perceptual, regions=regions),
-        "protocols": PROTOCOLS,
+        "model": score_pairs(batches("scoring"), morph, perceptual, **same),
+        "copy_source": score_pairs(batches("scoring copies"), lambda batch: batch.source, perceptual, **same),
+        "protocols": definitions_of(extractor),
         "task": TASKS[data.paired],
         "pairs": len(which),
     }
@@ -49,5 +56,6 @@ def score_held_out(
 def write_metrics(path: Path, metrics: dict[str, Any], console: Console) -> None:
     """Write the scores and all that belongs to them, and print the scores."""
     write_json(path, {**metrics, "torch": torch.__version__})
+    width = max(map(len, metrics["model"]))
     for name, score in metrics["model"].items():
-        say(console, f"{name:>14}: {score:.4f}   copying the source: {metrics['copy_source'][name]:.4f}")
+        say(console, f"{name:>{width}}: {score:.4f}   copying the source: {metrics['copy_source'][name]:.4f}")
