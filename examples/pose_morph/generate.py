@@ -47,7 +47,7 @@ def generate(options: Options, console: Console) -> int:
     check(options)
     generator, settings, _ = load_generator(options.model, choose_device(options.device))
     with console.status("reading pictures and poses"):  # the extractor takes its time where no table has the joints
-        people, notes = read_people(options.source, options.source_keypoints)
+        people, notes = read_people(options.source, options.source_keypoints, options.source_frame)
         poses, left_out = target_poses(options)
     notes += [*left_out, *doubtful(poses_of(people), "source"), *doubtful(poses, "pose")]
     pose_names = distinct(names_between([pose.name for pose in poses], options.between))
@@ -95,7 +95,7 @@ def target_poses(options: Options) -> tuple[list[TargetPose], list[str]]:
         return read_poses(options.pose, options.pose_names, options.pose_frame), []
     if options.pose_sequence is not None:
         return read_sequence(options.pose_sequence, options.pose_frame)
-    people, notes = read_people(options.pose_from, None)
+    people, notes = read_people(options.pose_from, None, options.pose_frame)
     return poses_of(people), notes
 
 

@@ -42,13 +42,15 @@ from examples.pose_morph.training.losses import (
     reconstruction_loss,
 )
 from examples.pose_morph.training.optimizers import make_optimizers, set_learning_rates
-from examples.pose_morph.training.options import Options, identity_of, settings_of
+from examples.pose_morph.training.options import Options, identity_of, licence_of, settings_of
 from examples.pose_morph.training.precision import autocast, loss_scaler
 from examples.pose_morph.training.process_group import join_processes, share_of, without_exchange
 from examples.pose_morph.training.progress import training_bar
 from examples.pose_morph.training.resume import (
     check_data,
+    check_settings,
     digest_of,
+    kept_group,
     open_run,
     random_state,
     restore_random_state,
@@ -66,22 +68,27 @@ def train(options: Options, console: Console) -> int:
     """Train, or go on training, as ``options`` say; return the exit code (0, or 128 + the signal that stopped it)."""
     # ------------------------------------------------------------------ settings, folder, data
     processes = join_processes(options.device)
-    preset = settings_of(options, processes.size)
+    out = options.out or Path("runs/pose_morph") / f"{options.preset}-{options.attention}"
+    saved = None if options.plan else open_run(out, resume=options.resume)
+    preset = settings_of(options, processes.size, kept_group=kept_group(saved))
     model_settings, settings = preset.model, preset.training
-    print_plan(console, model_settings, settings.batch_size)
+    at_once = settings.batch_size // (processes.size * options.accumulate)
     if options.plan:
+        print_plan(console, model_settings, at_once, precision=options.precision)
         return 0
     identity = identity_of(options, preset)
-    out = options.out or Path("runs/pose_morph") / f"{options.preset}-{options.attention}"
+    if saved is not None:
+        check_settings(out, saved, identity)
     device, writes = processes.device, processes.rank == 0
     scaler_g, scaler_d = (loss_scaler(device, options.precision) for _ in range(2))
-    saved = open_run(out, resume=options.resume, identity=identity)
     people = read_data(options.data, "train", model_settings.size, options.profile)
     held_out = read_data(options.data, "test", model_settings.size, options.profile)
-    for note in people.notes + held_out.notes:
-        say(console, note, style="yellow")
+    notes = people.notes + held_out.notes
     if saved is not None:
-        check_data(people, saved["data"])
+        checkpoint_file, changed = out / "checkpoint.pt", options.changed_data
+        notes += check_data(people, saved["data"], root=options.data, checkpoint=checkpoint_file, changed=changed)
+    for note in notes:
+        say(console, note, style="yellow")
 
     # ------------------------------------------------------------------ networks, optimisers, order of the data
     torch.manual_seed(options.seed)
@@ -99,6 +106,7 @@ def train(options: Options, console: Console) -> int:
 
     # What is wrong with the options has been said by now; from here on the processes wait for each other.
     processes.agree(None)
+    print_plan(console, model_settings, at_once, precision=options.precision)
     shared_generator, shared_discriminator = processes.wrap(generator), processes.wrap(discriminator)
     step, discriminator_steps, seconds = 0, 0, 0.0
     if saved is not None:
@@ -116,8 +124,8 @@ def train(options: Options, console: Console) -> int:
             log.go_on_after(step)
 
     def export() -> None:
-        data = f"{len(people.pairs)} pairs of {options.data.name}"
-        info = ModelInfo(options.preset, step, options.seed, data=data, licence=options.licence)
+        data = f"{len(people.pairs)} {people.unit} of {options.data.name}"
+        info = ModelInfo(options.preset, step, options.seed, data=data, licence=licence_of(options))
         save_model(out, ema.module, info=info)
 
     def checkpoint() -> None:
@@ -161,13 +169,14 @@ def train(options: Options, console: Console) -> int:
     say(
         console,
         f"{options.preset}, attention {options.attention}: {parameters / 1e6:.1f} M parameters on {processes.size} x "
-        f"{device.type}, {options.precision}; {len(people.pairs)} pairs to learn, {len(held_out.pairs)} held out; "
-        f"writing to {out}",
+        f"{device.type}, {options.precision}; {len(people.pairs)} {people.unit} to learn, {len(held_out.pairs)} held "
+        f"out, {at_once} of {settings.batch_size} at once; writing to {out}",
     )
     if not people.paired:
         say(console, "the data has no pairs: L_self and L_GAN with random poses, as in section 3.3 of the paper")
     if step >= last:
-        say(console, f"already at step {step} of {last}: there is nothing to train, only to score")
+        asked = "" if step >= settings.steps else f", and --max-steps {options.max_steps} asks for no more"
+        say(console, f"{step} of {settings.steps} steps are done{asked}: there is nothing to train, only to score")
     if device.type == "cpu" and model_settings.size[0] > 128:
         say(console, f"{options.preset} is meant for a GPU: a step takes minutes on a CPU", style="yellow")
 
@@ -185,16 +194,19 @@ def train(options: Options, console: Console) -> int:
 
     # ------------------------------------------------------------------ the loop
     with StopSignal() as stop, training_bar(console) as bar:
-        task = bar.add_task("training", total=last, completed=step, losses="")
+        task = bar.add_task("training", total=max(step, last), completed=step, losses="")
         began = time.monotonic() - seconds
         while step < last:
             samples = next(batches)
             try:  # a signal or an unreadable picture of any process stops all of them
                 if processes.agree(stop.received, samples if isinstance(samples, UserError) else None) is not None:
                     break
-            except UserError:
+            except UserError as error:
                 checkpoint()
-                raise
+                raise UserError(
+                    f"{error}. Step {step} is saved. With the picture put right, --resume goes on exactly; leaving it "
+                    "out changes the data, and --resume --changed-data goes on with what is left"
+                ) from error
             rates = set_learning_rates(optimizers, step, settings)
             terms = terms_of(step, settings, paired=people.paired)
             losses = StepLosses(options.accumulate)
@@ -257,7 +269,7 @@ def train(options: Options, console: Console) -> int:
                 if step % settings.sample_every == 0 or step == last:
                     picture = out / "samples" / f"step_{step:06d}.png"
                     title = f"{options.preset}, attention {options.attention}, held-out people, step {step}"
-                    save_samples(picture, shown, morph(shown), title)
+                    save_samples(picture, shown, morph(shown), title, paired=held_out.paired)
                     board.samples(step, picture)
                     say(bar.console, f"step {step}: {log.summary()}  {picture}")
             if step % settings.checkpoint_every == 0:
@@ -272,16 +284,18 @@ def train(options: Options, console: Console) -> int:
         # -------------------------------------------------------------- metrics on held-out people, by process 0
         if signal is None:
             which = evenly(len(held_out.pairs), options.eval_pairs or len(held_out.pairs))
-            bar.update(task, description="scoring", losses="")
+            bar.reset(task, total=len(which), description="scoring", losses="")
             began = time.monotonic()
             scores = score_held_out(
                 held_out,
                 which,
                 morph,
                 perceptual,
+                extractor=options.features,
                 batch_size=settings.batch_size,
                 device=device,
                 stopped=lambda: stop.received is not None,
+                show=lambda what, done: bar.update(task, description=what, completed=done),
             )
             signal = stop.received
     if signal is not None:
@@ -300,8 +314,10 @@ def train(options: Options, console: Console) -> int:
     export()  # once more: the model card quotes the scores
     say(
         console,
-        f"{step} steps in {seconds / 60:.1f} min; {len(which)} held-out pairs scored: {out / 'metrics.json'}",
+        f"{step} steps in {seconds / 60:.1f} min; {len(which)} held-out {held_out.unit} scored: {out / 'metrics.json'}",
     )
+    if step < settings.steps:
+        say(console, f"the whole run has {settings.steps} steps; to go on: {resume_command(whole=True)}")
     return 0
 
 

@@ -105,3 +105,11 @@ def scale_keypoints(
     if not (factor > 0 and math.isfinite(factor)):
         raise ValueError(f"factor: expected a positive number, got {factor}")
     return (keypoints + 0.5) * factor - 0.5 + keypoints.new_tensor(offset)
+
+
+def from_frame(
+    keypoints: Float[Tensor, "*b 18 2"], frame: tuple[int, int], size: tuple[int, int]
+) -> Float[Tensor, "*b 18 2"]:
+    """Bring joints from a picture of the size ``frame`` to the same picture of ``size`` (height, width)."""
+    scale = keypoints.new_tensor([size[1] / frame[1], size[0] / frame[0]])
+    return (keypoints + 0.5) * scale - 0.5

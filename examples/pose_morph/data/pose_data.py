@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from examples.pose_morph.data.pose import scale_keypoints
+from examples.pose_morph.data.pose import from_frame, scale_keypoints
 from examples.pose_morph.data.rgb import as_rgb
 from examples.pose_morph.errors import UserError
 
@@ -143,6 +143,11 @@ class PoseData(Dataset[Portrait]):
     frame: tuple[int, int] | None = None
     paired: bool = True
 
+    @property
+    def unit(self) -> str:
+        """What ``pairs`` counts, in words."""
+        return "pairs" if self.paired else "pictures"
+
     def __len__(self) -> int:
         """The number of pictures."""
         return len(self.names)
@@ -151,8 +156,7 @@ class PoseData(Dataset[Portrait]):
         """Read picture ``number`` and fit it, with its joints, to ``size``."""
         picture, keypoints = read_picture(self.store, self.names[number]), self.keypoints[number]
         if self.frame is not None:
-            scale = keypoints.new_tensor([picture.width / self.frame[1], picture.height / self.frame[0]])
-            keypoints = (keypoints + 0.5) * scale - 0.5
+            keypoints = from_frame(keypoints, self.frame, (picture.height, picture.width))
         return fit(picture, keypoints, self.size)
 
     def region(self, number: int) -> Region:

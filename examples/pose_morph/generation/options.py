@@ -27,6 +27,9 @@ class Options:
     source_keypoints: OptionalFile = None
     """Table (.csv) with the sources' joints; by default a table beside a picture or in the folder above that has its
     row, and else joints are extracted, if mediapipe is installed."""
+    source_frame: Frame = None
+    """Height and width of the pictures that the joints of the sources' table are in, as 256 176 for the larger pictures
+    of GFLA and CFLD. By default those of the source itself."""
 
     pose: OptionalFile = None
     """Table of joints whose rows are the poses to take."""
@@ -38,7 +41,7 @@ class Options:
     """A sequence of poses: a table in its order, a folder of frames, or a video."""
     pose_frame: Frame = None
     """Height and width of the pictures that the joints of a table are in. By default those of the pictures beside the
-    table; where there are none, the source's."""
+    table, or of --pose-from; where there are none, the source's."""
     fit_pose: Switch = False
     """Scale and move the poses to the source's trunk and hips: for poses of other people or cameras. A sequence is
     moved as a whole."""
@@ -77,11 +80,14 @@ def check(options: Options) -> None:
         raise UserError("--pose-names: expected --pose FILE.csv with it, whose rows they are")
     table = options.pose or options.pose_sequence
     if options.pose_frame is not None and (
-        table is None or table.suffix.lower() != ".csv" or min(options.pose_frame) < 1
+        (table is not None and table.suffix.lower() != ".csv") or min(options.pose_frame) < 1
     ):
         raise UserError(
-            "--pose-frame: expected a height and a width above 0 for a table of joints (.csv); pictures know theirs"
+            "--pose-frame: expected a height and a width above 0 for a table of joints (.csv); frames know theirs"
         )
+    if options.source_frame is not None and min(options.source_frame) < 1:
+        got = " ".join(map(str, options.source_frame))
+        raise UserError(f"--source-frame: expected a height and a width above 0, got {got}")
     check_least("between", options.between, 0)
     if options.out is None and options.animate is None:
         raise UserError("nothing to write: give --out FOLDER for pictures, --animate FILE.gif or .mp4, or both")

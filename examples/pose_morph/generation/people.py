@@ -11,7 +11,7 @@ from torch import Tensor
 
 from examples.pose_morph.data.folder_store import FolderStore, pictures_in
 from examples.pose_morph.data.orientation import orientation_of, upright
-from examples.pose_morph.data.pose import JOINTS, outside
+from examples.pose_morph.data.pose import JOINTS, from_frame, outside
 from examples.pose_morph.data.pose_data import DataError
 from examples.pose_morph.data.tables import read_annotation
 from examples.pose_morph.errors import UserError
@@ -41,8 +41,12 @@ class NoPerson(UserError):
     """A picture is damaged, or its joints are not known or not in it: nobody can be drawn from it."""
 
 
-def read_people(paths: Sequence[Path], table: Path | None) -> tuple[list[Person], list[str]]:
+def read_people(
+    paths: Sequence[Path], table: Path | None, frame: tuple[int, int] | None = None
+) -> tuple[list[Person], list[str]]:
     """Read pictures, or all pictures of folders, with their joints; notes say what is left out of the folders.
+
+    Rows of tables are in pictures of ``frame`` (height, width), or in the pictures themselves.
 
     Raises:
         UserError: as `read_person`, or nobody can be drawn from a picture that is named, or from any of a folder.
@@ -52,12 +56,12 @@ def read_people(paths: Sequence[Path], table: Path | None) -> tuple[list[Person]
     notes = []
     for path in paths:
         if not path.is_dir():
-            people.append(_drawable(path, rows))
+            people.append(_drawable(path, rows, frame))
             continue
         names, lost = pictures_in(path, "pictures"), []
         for name in names:
             try:
-                people.append(_drawable(path / name, rows))
+                people.append(_drawable(path / name, rows, frame))
             except NoPerson as error:
                 lost.append(f"  {str(error).removeprefix('data: ')}")
         if len(lost) == len(names):
@@ -67,9 +71,9 @@ def read_people(paths: Sequence[Path], table: Path | None) -> tuple[list[Person]
     return people, notes
 
 
-def _drawable(path: Path, table: Table | None) -> Person:
+def _drawable(path: Path, table: Table | None, frame: tuple[int, int] | None) -> Person:
     """Read a person of whom some joint is known and inside of the picture."""
-    person = read_person(path, table)
+    person = read_person(path, table, frame)
     known = torch.isfinite(person.keypoints).all(dim=1)
     if not bool(known.any()):
         raise NoPerson(f"keypoints: no joint of {path} is known; a person needs some of the 18")
@@ -77,16 +81,16 @@ def _drawable(path: Path, table: Table | None) -> Person:
     if bool(outside(person.keypoints, (height, width))[known].all()):
         raise NoPerson(
             f"keypoints: all joints of {path} lie outside of it, which is {height}x{width} (height x width); "
-            "joints of a source must be in pixels of its own picture"
+            "joints must be in pixels of their own picture, or of the --source-frame or --pose-frame HEIGHT WIDTH"
         )
     return person
 
 
-def read_person(path: Path, table: Table | None = None) -> Person:
+def read_person(path: Path, table: Table | None = None, frame: tuple[int, int] | None = None) -> Person:
     """Read a picture with its joints, which may all be unknown.
 
     Joints come from ``table``; without one, from a table beside the picture or in the folder above; and where none has
-    its row, from the extractor, if it is installed.
+    its row, from the extractor, if it is installed. A row is in a picture of ``frame``, or in the stored picture.
 
     Raises:
         UserError: the picture is missing or cannot be read, ``table`` has no row for it, or joints come from nowhere.
@@ -100,6 +104,8 @@ def read_person(path: Path, table: Table | None = None) -> Person:
     orientation = orientation_of(picture)
     keypoints = nearby_row(path) if table is None else row_of(path, table[1])
     if keypoints is not None:
+        if frame is not None:
+            keypoints = from_frame(keypoints, frame, (picture.height, picture.width))
         return Person(path.stem, *upright(picture, keypoints, orientation))
     if table is not None:
         raise NoPerson(f"keypoints: {table[0]} has no row {path.name}; its first is {next(iter(table[1]), 'missing')}")

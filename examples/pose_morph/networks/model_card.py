@@ -77,7 +77,8 @@ def _scores(path: Path) -> str:
     if not lines:
         return "None were computed for these weights."
     when = f"After {metrics['steps']} steps" if "steps" in metrics else "From `metrics.json`"
-    over = f", over {metrics['pairs']} held-out pairs" if "pairs" in metrics else ""
+    unit = "pictures" if str(metrics.get("task", "")).startswith("pictures") else "pairs"
+    over = f", over {metrics['pairs']} held-out {unit}" if "pairs" in metrics else ""
     return "\n".join(
         [f"{when}{over}; `metrics.json` says how each is computed.", "", "| score | |", "|---|---|", *lines]
     )

@@ -25,8 +25,10 @@ from examples.pose_morph.scores.perceptual import ExtractorName
 from examples.pose_morph.training.precision import Precision
 
 PEOPLE = Path(__file__).parents[1] / "people"
+PEOPLE_LICENCE = "CC0-1.0"
 
 AttentionName = Annotated[str, tyro.conf.arg(metavar="NAME", help_behavior_hint="")]
+Text = Annotated[str | None, tyro.conf.arg(metavar="TEXT", help_behavior_hint="")]
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,9 @@ class Options:
     """Print what would be trained, every attention layer with its operations and memory, and stop."""
     resume: Switch = False
     """Go on from the folder's checkpoint."""
+    changed_data: Switch = False
+    """With --resume: go on although the data are no longer those of the checkpoint, as after leaving pictures out. The
+    result is then not that of an uninterrupted run."""
     attention: AttentionName = "gpa"
     """What copies at the large levels: gpa, full, no, nystromformer, performer, or a name of the paper as
     GPA1024_12_64, NYF512, PER708."""
@@ -56,8 +61,9 @@ class Options:
     """Network of the perceptual loss; vgg19, as in the paper, wants --feature-weights."""
     feature_weights: OptionalFile = None
     """Weights of VGG-19, as torchvision has them (vgg19-dcbb9e9d.pth)."""
-    licence: str = "unknown"
-    """Licence of the data, for the model card."""
+    licence: Text = None
+    """Licence of the data, for the model card; by default CC0-1.0 for the repository's people, and unknown for other
+    data."""
     steps: Count = None
     """Length of the whole run, instead of the preset's number; the learning rates follow it."""
     max_steps: Count = None
@@ -68,7 +74,8 @@ class Options:
     """Work every step's batch off in so many parts, one after the other, to save memory."""
     minibatch_group: Count = None
     """Samples per group of the discriminator's minibatch statistics; by default the largest number up to 4 that divides
-    what a process sees at once. Give it to get the same groups however the batch is divided."""
+    what a process sees at once, and with --resume the run's. Give it to get the same groups however the batch is
+    divided."""
     workers: Count = None
     """Processes that read pictures ahead; by default 0 on a CPU, and up to 4 beside a GPU."""
     sample_every: Count = None
@@ -81,8 +88,10 @@ class Options:
     """Seed of the weights and of the order of the data."""
 
 
-def settings_of(options: Options, processes: int = 1) -> Preset:
+def settings_of(options: Options, processes: int = 1, *, kept_group: int | None = None) -> Preset:
     """Return the preset with the options that override it, for so many processes.
+
+    ``kept_group`` is the minibatch group of the run that goes on: the default where it divides what a process sees.
 
     Raises:
         UserError: an option is out of range, or the batch cannot be divided as asked.
@@ -95,6 +104,8 @@ def settings_of(options: Options, processes: int = 1) -> Preset:
         check_least(name, getattr(options, name), 1)
     for name in ("workers", "seed"):
         check_least(name, getattr(options, name), 0)
+    if options.changed_data and not options.resume:
+        raise UserError("--changed-data: expected --resume with it; a new run takes the data as they are")
     overridden = {
         name: getattr(options, name)
         for name in ("steps", "batch_size", "minibatch_group", "sample_every", "checkpoint_every")
@@ -109,7 +120,8 @@ def settings_of(options: Options, processes: int = 1) -> Preset:
             f"{options.accumulate}), got {training.batch_size}"
         )
     part = training.batch_size // parts
-    group = training.minibatch_group or max(n for n in range(1, min(4, part) + 1) if part % n == 0)
+    kept = kept_group if kept_group is not None and part % kept_group == 0 else None
+    group = training.minibatch_group or kept or max(n for n in range(1, min(4, part) + 1) if part % n == 0)
     if part % group:
         raise UserError(
             f"--minibatch-group: expected a number that divides the {part} sample(s) that a process sees at once, got "
@@ -120,6 +132,13 @@ def settings_of(options: Options, processes: int = 1) -> Preset:
         gamma = 0.0002 * math.prod(preset.model.size) / training.batch_size
     training = replace(training, minibatch_group=group, r1_gamma=gamma)
     return Preset(with_attention(preset.model, options.attention), training)
+
+
+def licence_of(options: Options) -> str:
+    """Return the licence that the model card gives for the data."""
+    if options.licence is not None:
+        return options.licence
+    return PEOPLE_LICENCE if options.data.resolve() == PEOPLE.resolve() else "unknown"
 
 
 def identity_of(options: Options, preset: Preset) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """What must hold before a run starts in a folder, or goes on there."""
 
 import json
+import os
 import shlex
 import sys
 import zlib
@@ -9,6 +10,7 @@ from typing import Any
 
 import torch
 
+from examples.pose_morph.data.left_out import FILE_NAME
 from examples.pose_morph.data.pose_data import PoseData
 from examples.pose_morph.errors import UserError
 from examples.pose_morph.training.checkpoint import FORMAT, load_checkpoint
@@ -17,12 +19,12 @@ FREE = ("sample_every", "checkpoint_every")
 """Training settings that change nothing in the weights or the log."""
 
 
-def open_run(out: Path, *, resume: bool, identity: dict[str, Any]) -> dict[str, Any] | None:
+def open_run(out: Path, *, resume: bool) -> dict[str, Any] | None:
     """Load the folder's checkpoint to resume from; otherwise make sure that no run would be written over.
 
     Raises:
-        UserError: there is no checkpoint, or it was trained with something else than ``identity``; or, for a new run,
-            the folder already holds one.
+        UserError: there is no checkpoint, or it is of an older version; or, for a new run, the folder already holds
+            one.
     """
     if resume:
         saved = load_checkpoint(out / "checkpoint.pt")
@@ -31,13 +33,26 @@ def open_run(out: Path, *, resume: bool, identity: dict[str, Any]) -> dict[str, 
                 f"resume: {out / 'checkpoint.pt'} was written by an older version of this program, which did not keep "
                 "all that an exact resumption needs; go on with that version, or train anew in another --out"
             )
-        _refuse_differences(out, json.loads(saved["settings"]), json.loads(json.dumps(identity)))
         return saved
     if out.exists() and not out.is_dir():
         raise UserError(f"out: expected a folder, and {out} is a file")
     if any((out / name).exists() for name in ("checkpoint.pt", "log.jsonl", "metrics.json")):
         raise UserError(f"out: {out} already holds a run; add --resume to go on with it, or choose another --out")
     return None
+
+
+def kept_group(saved: dict[str, Any] | None) -> int | None:
+    """Return the size of the minibatch groups of the run that goes on; None for a new run."""
+    return None if saved is None else json.loads(saved["settings"])["training"]["minibatch_group"]
+
+
+def check_settings(out: Path, saved: dict[str, Any], identity: dict[str, Any]) -> None:
+    """Make sure that a run goes on with the settings it was started with.
+
+    Raises:
+        UserError: it was trained with something else than ``identity``.
+    """
+    _refuse_differences(out, json.loads(saved["settings"]), json.loads(json.dumps(identity)))
 
 
 def _refuse_differences(out: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
@@ -48,8 +63,9 @@ def _refuse_differences(out: Path, before: dict[str, Any], now: dict[str, Any]) 
         if isinstance(old, dict) and isinstance(new, dict):
             _refuse_differences(out, old, new)
         elif old != new and name not in FREE:
+            why = " (it must divide what a process sees at once)" if name == "minibatch_group" else ""
             raise UserError(
-                f"resume: {out} was trained with {name} = {old}, not {new}; give the options of the first run, or "
+                f"resume: {out} was trained with {name} = {old}, not {new}{why}; give the options of the first run, or "
                 "another --out"
             )
 
@@ -62,23 +78,37 @@ def digest_of(data: PoseData) -> dict[str, int]:
     return {"pairs": len(data.pairs), "digest": digest}
 
 
-def check_data(data: PoseData, before: dict[str, int]) -> None:
-    """Make sure that a run goes on with the data it was started with.
+def check_data(data: PoseData, before: dict[str, int], *, root: Path, checkpoint: Path, changed: bool) -> list[str]:
+    """Make sure that a run goes on with the data of its checkpoint.
+
+    Args:
+        data: The data as they are now.
+        before: The digest in the checkpoint.
+        root: The data's folder.
+        checkpoint: The checkpoint's file.
+        changed: Whether other data are welcome; a note then says so.
 
     Raises:
         UserError: it is other data.
     """
     now = digest_of(data)
+    if now == before:
+        return []
+    if changed:
+        return [
+            f"the data are not those of the checkpoint ({before['pairs']} {data.unit} then, {now['pairs']} now): going "
+            "on with them, and the result is not that of an uninterrupted run"
+        ]
+    left_out = root / FILE_NAME
+    newer = left_out.is_file() and left_out.stat().st_mtime > checkpoint.stat().st_mtime
     if now["pairs"] != before["pairs"]:
-        raise UserError(
-            f"data: expected the {before['pairs']} pairs that the run was started with, got {now['pairs']}; "
-            "give the --data of the first run, or another --out"
-        )
-    if now != before:
-        raise UserError(
-            "data: the names, keypoints or pairs are not those that the run was started with; "
-            "give the --data of the first run, or another --out"
-        )
+        what = f"expected the {before['pairs']} {data.unit} that the run was started with, got {now['pairs']}"
+    else:
+        what = "the names, keypoints or pairs are not those that the run was started with"
+    raise UserError(
+        f"data: {what}{f' ({left_out} has changed since)' if newer else ''}; give the --data of the first run, another "
+        "--out, or --changed-data to go on with the data as they are"
+    )
 
 
 def random_state() -> dict[str, Any]:
@@ -93,7 +123,17 @@ def restore_random_state(state: dict[str, Any]) -> None:
         torch.cuda.set_rng_state_all(state["cuda"])
 
 
-def resume_command() -> str:
-    """Return this very command with --resume."""
-    given = [argument for argument in sys.argv[1:] if argument != "--resume"]
-    return shlex.join(["python", "-m", "examples.pose_morph.train", *given, "--resume"])
+def resume_command(*, whole: bool = False) -> str:
+    """Return this very command with --resume, under torchrun if it runs there; ``whole`` drops --max-steps."""
+    given, arguments = [], iter(sys.argv[1:])
+    for argument in arguments:
+        name = argument.partition("=")[0].replace("_", "-")
+        if whole and name == "--max-steps":
+            if "=" not in argument:
+                next(arguments)  # its number
+        elif name not in ("--resume", "--changed-data"):
+            given.append(argument)
+    started = ["python"]
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        started = ["torchrun", "--nproc-per-node", os.environ.get("LOCAL_WORLD_SIZE", os.environ["WORLD_SIZE"])]
+    return shlex.join([*started, "-m", "examples.pose_morph.train", *given, "--resume"])

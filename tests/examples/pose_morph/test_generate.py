@@ -20,7 +20,7 @@ from examples.pose_morph.networks.attention_names import with_attention
 from examples.pose_morph.networks.generator import Generator, draw_pose
 from examples.pose_morph.networks.trained import ModelInfo, save_model
 from examples.pose_morph.pictures.sheet import to_picture
-from tests.examples.pose_morph.conftest import write_table
+from tests.examples.pose_morph.conftest import write_gfla, write_table
 
 INFO = ModelInfo("tiny", steps=0, seed=0)
 
@@ -153,6 +153,29 @@ def test_a_fitted_sequence_keeps_its_steps_and_single_poses_do_not(place, standi
     assert single[0] == single[1]
 
 
+def test_pictures_that_are_larger_than_their_tables_frame(place):
+    """GFLA's 512x352 with joints in 256x176: halved pictures, whose own pixels the joints are in, give the same."""
+    gfla = write_gfla(place / "gfla") / "test"
+    source, target = sorted(gfla.glob("*.jpg"))[:2]
+    frames = {"source_frame": (256, 176), "pose_frame": (256, 176)}
+    run(place, source=(source,), pose_from=(target,), out=place / "framed", size="model", **frames)
+    small = place / "small" / "pictures"
+    small.mkdir(parents=True)
+    (small.parent / "table.csv").write_bytes((gfla.parent / "fasion-annotation-test.csv").read_bytes())
+    for path in (source, target):
+        with Image.open(path) as picture:
+            picture.reduce(2).save(small / path.name, quality=100, subsampling=0)
+    both = (small / source.name,), (small / target.name,)
+    run(place, source=both[0], pose_from=both[1], out=place / "same", size="model")
+    run(place, source=(source,), pose_from=(target,), out=place / "wrong", size="model")
+    name = f"{source.stem}__{target.stem}.png"
+    framed, same, wrong = (
+        torch.tensor(list(pixels(place / folder / name)[1]), dtype=torch.float)
+        for folder in ("framed", "same", "wrong")
+    )
+    assert (framed - same).abs().mean() < 0.1 * (framed - wrong).abs().mean()
+
+
 def test_a_painting_is_a_source_like_any_other(place, standing):
     """Fig. 10: a source of another domain; brush strokes in a palette file, with joints that are partly unknown."""
     painting = Image.effect_noise((80, 128), 90).convert("RGB").quantize(12)
@@ -243,7 +266,8 @@ def test_joints_outside_of_the_picture_are_said_or_refused(place, standing):
         ({"pose": "joints.csv", "pose_from": ("b.jpg",)}, "got --pose and --pose-from"),
         ({"pose_from": ("b.jpg",), "out": None}, "nothing to write"),
         ({"pose_from": ("b.jpg",), "pose_names": ("b.jpg",)}, "--pose-names: expected --pose"),
-        ({"pose_from": ("b.jpg",), "pose_frame": (64, 40)}, "--pose-frame: expected"),
+        ({"pose_sequence": ".", "pose_frame": (64, 40)}, "--pose-frame: expected"),
+        ({"pose": "joints.csv", "source_frame": (0, 40)}, "--source-frame: expected .* got 0 40"),
         ({"pose": "joints.csv", "pose_frame": (0, 40)}, "--pose-frame: expected"),
         ({"pose": "joints.csv", "between": -1}, "--between: expected at least 0, got -1"),
         ({"pose": "joints.csv", "out": "a.png"}, "--out: expected a folder, and .*a.png is a file"),
@@ -259,7 +283,7 @@ def test_joints_outside_of_the_picture_are_said_or_refused(place, standing):
 )
 def test_options_that_do_not_go_together_are_refused_and_leave_nothing(place, options, message):
     def located(name, value):
-        if name in ("pose", "out", "animate", "model") and value is not None:
+        if name in ("pose", "pose_sequence", "out", "animate", "model") and value is not None:
             return place / value
         return tuple(place / path for path in value) if name in ("pose_from", "source") else value
 

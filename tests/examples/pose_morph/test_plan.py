@@ -68,6 +68,15 @@ def test_the_table_shows_m_d_and_kappa_of_gpa_and_the_rank_of_its_rivals():
     assert none[5] == ["256x256", "NO", "0.00", "0.0"]
 
 
+def test_another_precision_is_said_to_be_no_part_of_the_memory():
+    console = Console(file=io.StringIO(), width=120)
+    print_plan(console, TINY.model, 2, precision="bfloat16")
+    said = console.file.getvalue()
+    assert "float32, batch size 2" in said
+    assert "bfloat16 takes between half of these MiB and all of them" in said
+    assert "takes between half" not in printed(TINY.model)
+
+
 def test_the_sum_is_that_of_the_rows():
     rows = rows_of(printed(DEMO.model, 4))
     assert rows[-1][0] == "sum"

@@ -1,6 +1,7 @@
 """The script: what a run leaves, exact resumption, signals, and refusals."""
 
 import errno
+import io
 import json
 import os
 import signal
@@ -52,6 +53,13 @@ def _tiny(monkeypatch):
 def run(people: Path, out: Path, **options) -> int:
     """Train in this process, quietly."""
     return train.train(Options(data=people, out=out, device="cpu", **options), Console(quiet=True))
+
+
+def said_by(people: Path, out: Path, **options) -> str:
+    """Train in this process; return what is said."""
+    console = Console(file=io.StringIO(), width=200)
+    train.train(Options(data=people, out=out, device="cpu", **options), console)
+    return console.file.getvalue()
 
 
 def steps_of(out: Path) -> list[int]:
@@ -107,6 +115,7 @@ def test_a_run_leaves_its_log_samples_checkpoint_and_metrics(people, tmp_path):
     assert metrics["steps"] == 6
     for who in ("model", "copy_source"):
         assert metrics[who].keys() == metrics["protocols"].keys()
+        assert "perceptual_efficientnet_lite0" in metrics[who]
     assert metrics["settings"]["attention"] == "GPA8_4_16"
     assert load_checkpoint(out / "checkpoint.pt")["step"] == 6
 
@@ -173,7 +182,10 @@ def test_a_step_of_equation_two_is_the_sum_of_its_terms(people, tmp_path, monkey
 def test_unpaired_data_trains_evaluates_and_resumes(people, tmp_path, monkeypatch):
     monkeypatch.setattr(train, "read_data", read_unpaired)
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    assert run(people, whole, max_steps=3) == 0
+    said = said_by(people, whole, max_steps=3)
+    assert "6 pictures to learn, 4 held out" in said
+    assert "4 held-out pictures scored" in said
+    assert "pairs of people" not in (whole / "README.md").read_text()
     run(people, parts, max_steps=1)
     run(people, parts, max_steps=3, resume=True)
     assert_equal_states(load_checkpoint(whole / "checkpoint.pt"), load_checkpoint(parts / "checkpoint.pt"))
@@ -193,6 +205,60 @@ def test_lines_after_the_checkpoint_are_dropped_on_resuming(people, tmp_path):
         file.write('{"step": 4}\n{"step": 5}\n')
     run(people, out, max_steps=4, eval_pairs=1, resume=True)
     assert steps_of(out) == [1, 2, 3, 4]
+
+
+def test_a_run_that_ends_early_says_how_to_go_on_and_one_that_is_done_that_it_is(people, tmp_path, monkeypatch):
+    out = tmp_path / "run"
+    monkeypatch.setattr("sys.argv", ["train.py", "--max-steps", "2"])
+    said = said_by(people, out, max_steps=2, eval_pairs=1)
+    assert "the whole run has 6 steps; to go on: python -m examples.pose_morph.train --resume\n" in said
+    said = said_by(people, out, max_steps=1, eval_pairs=1, resume=True)
+    assert "2 of 6 steps are done, and --max-steps 1 asks for no more: there is nothing to train, only to score" in said
+    assert "to go on" not in said_by(people, out, eval_pairs=1, resume=True)
+    assert "6 of 6 steps are done: there is nothing to train" in said_by(people, out, eval_pairs=1, resume=True)
+
+
+def test_scoring_counts_pairs(people, tmp_path, monkeypatch):
+    seen = []
+    make = train.training_bar
+
+    def bar(console):
+        made = make(console)
+        update = made.update
+        made.update = lambda task, **changes: (
+            update(task, **changes),
+            seen.append((made.tasks[0].description, made.tasks[0].completed, made.tasks[0].total)),
+        )
+        return made
+
+    monkeypatch.setattr(train, "training_bar", bar)
+    run(people, tmp_path / "run", max_steps=1)
+    assert [entry for entry in seen if entry[0].startswith("scoring")] == [
+        ("scoring", 0, 4), ("scoring", 2, 4), ("scoring", 4, 4),
+        ("scoring copies", 0, 4), ("scoring copies", 2, 4), ("scoring copies", 4, 4),
+    ]  # fmt: skip
+
+
+def test_the_attention_is_listed_after_the_refusals_and_for_what_is_worked_off_at_once(people, tmp_path):
+    console = Console(file=io.StringIO(), width=200)
+    with pytest.raises(UserError):
+        train.train(Options(data=tmp_path, out=tmp_path / "run", device="cpu"), console)
+    assert "Attention" not in console.file.getvalue()
+    said = said_by(people, tmp_path / "run", max_steps=1, eval_pairs=1, accumulate=2, minibatch_group=1)
+    assert "Attention forward and backward, float32, batch size 1" in said
+    assert "1 of 2 at once" in said
+
+
+def test_a_resumed_run_keeps_its_minibatch_groups(people, tmp_path, monkeypatch):
+    monkeypatch.setitem(presets.PRESETS, "demo", replace(TINY, training=replace(TINY.training, minibatch_group=None)))
+    out = tmp_path / "run"
+    run(people, out, batch_size=4, accumulate=2, max_steps=1, eval_pairs=1)  # groups of two
+    run(people, out, batch_size=4, max_steps=2, eval_pairs=1, resume=True)
+    assert steps_of(out) == [1, 2]
+    with pytest.raises(UserError, match=r"minibatch_group = 2, not 1 \(it must divide what a process sees at once\)"):
+        run(people, out, batch_size=4, accumulate=4, max_steps=3, eval_pairs=1, resume=True)
+    with pytest.raises(UserError, match="minibatch_group = 2, not 4"):
+        run(people, out, batch_size=4, minibatch_group=4, max_steps=3, eval_pairs=1, resume=True)
 
 
 def test_refusals_say_what_to_do(people, tmp_path):
@@ -318,6 +384,22 @@ def test_resuming_on_fewer_pairs_is_refused(people, tmp_path):
         run(people, tmp_path / "run", max_steps=2, resume=True)
 
 
+def test_a_run_goes_on_without_pictures_that_were_left_out_only_if_that_is_said(people, tmp_path):
+    out = tmp_path / "run"
+    run(people, out, max_steps=2, eval_pairs=1)
+    weights = load_checkpoint(out / "checkpoint.pt")["generator"]
+    (people / "left_out.txt").write_text("train0_0.jpg\n")
+    with pytest.raises(
+        UserError, match=r"expected the 6 pairs .*, got 4 \(.*left_out.txt has changed since\).*--changed-data"
+    ):
+        run(people, out, max_steps=4, eval_pairs=1, resume=True)
+    said = said_by(people, out, max_steps=2, eval_pairs=1, resume=True, changed_data=True)
+    assert "(6 pairs then, 4 now): going on with them, and the result is not that of an uninterrupted run" in said
+    assert_equal_states(load_checkpoint(out / "checkpoint.pt")["generator"], weights)
+    run(people, out, max_steps=4, eval_pairs=1, resume=True)  # from now on these are its data
+    assert steps_of(out) == [1, 2, 3, 4]
+
+
 def test_a_picture_that_breaks_during_training_saves_a_checkpoint_and_names_the_file(people, tmp_path, monkeypatch):
     decode, reads = FolderStore.decode, []
 
@@ -329,7 +411,9 @@ def test_a_picture_that_breaks_during_training_saves_a_checkpoint_and_names_the_
 
     with monkeypatch.context() as broken:
         broken.setattr(FolderStore, "decode", break_at_the_thirtieth)
-        with pytest.raises(UserError, match=r"train/train\d_\d.jpg cannot be read"):
+        with pytest.raises(
+            UserError, match=r"train/train\d_\d.jpg cannot be read.*put right, --resume goes on .*--changed-data"
+        ):
             run(people, tmp_path / "run", eval_pairs=1)
     step = load_checkpoint(tmp_path / "run" / "checkpoint.pt")["step"]
     assert 3 < step < 6  # not the one that is due after three steps

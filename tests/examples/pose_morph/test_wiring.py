@@ -178,7 +178,7 @@ def test_the_sample_grid_is_drawn_by_the_average(people, tmp_path, monkeypatch):
     monkeypatch.setattr(
         train,
         "save_samples",
-        lambda path, batch, result, title: (shown.append((batch, result)), save(path, batch, result, title)),
+        lambda *given, paired: (shown.append((given[1], given[2])), save(*given, paired=paired)),
     )
     run(people, tmp_path / "run", max_steps=2, eval_pairs=1)
     saved = load_checkpoint(tmp_path / "run" / "checkpoint.pt")

@@ -65,6 +65,12 @@ def test_a_given_table_may_name_more_of_the_path_than_the_command_line(photo, st
     assert torch.equal(read_people([Path("a.png")], photo.parents[2] / "given.csv")[0][0].keypoints, standing)
 
 
+def test_a_row_in_another_frame_is_brought_to_the_picture(photo, standing):
+    write_table(photo.parent / "t.csv", {"a.png": standing})
+    (person,) = read_people([photo], None, (32, 20))
+    assert torch.equal(person.keypoints[9], (standing[9] + 0.5) * 2 - 0.5)
+
+
 def test_tables_that_contradict_each_other_are_named(photo, standing):
     write_table(photo.parent / "one.csv", {"a.png": standing})
     write_table(photo.parent / "two.csv", {"a.png": standing})

@@ -7,6 +7,7 @@ import safetensors.torch
 import torch
 
 from examples.pose_morph.errors import UserError
+from examples.pose_morph.evaluation.held_out import TASKS
 from examples.pose_morph.networks.generator import draw_pose
 from examples.pose_morph.networks.settings_json import to_json
 from examples.pose_morph.networks.trained import ModelInfo, load_generator, save_model
@@ -67,6 +68,9 @@ def test_the_card_says_how_it_was_trained_how_good_it_is_and_what_it_is_not_for(
     assert "32x16 (height x width)" in card
     assert f"{sum(p.numel() for p in tiny_generator.parameters()):,}" in card
     assert "After 6 steps, over 4 held-out pairs" in card
+    (tmp_path / "metrics.json").write_text(json.dumps({**metrics, "task": TASKS[False]}))
+    save_model(tmp_path, tiny_generator, info=INFO)
+    assert "After 6 steps, over 4 held-out pictures" in (tmp_path / "README.md").read_text()
     assert "| `ssim_gaussian` | 0.5123 |" in card
     assert "`odd`" not in card
     assert "DeepFakes" in card

@@ -3,6 +3,7 @@
 import torch
 from PIL import Image
 
+from examples.pose_morph.pictures import samples
 from examples.pose_morph.pictures.samples import COLUMNS, save_samples
 from examples.pose_morph.pictures.sheet import GAP, HEADER
 from examples.pose_morph.pictures.skeleton import draw_skeleton
@@ -27,6 +28,20 @@ def test_the_grid_shows_each_picture_in_its_column(tmp_path, standing):
         for column in range(5):  # every column has a label
             left = GAP + column * (cell[0] + GAP)
             assert header.crop((left, 0, left + cell[0], HEADER)).getextrema()[0] < 100
+
+
+def test_pictures_without_pairs_have_no_truth_but_a_picture_that_lent_the_pose(tmp_path, monkeypatch, standing):
+    labels = []
+    draw = samples.draw_sheet
+    monkeypatch.setattr(
+        samples, "draw_sheet", lambda rows, columns, title: (labels.append(columns), draw(rows, columns, title))[1]
+    )
+    picture = torch.zeros(1, 3, 64, 40)
+    batch = Batch(picture, standing[None], picture, standing[None])
+    for paired in (True, False):
+        save_samples(tmp_path / "grid.png", batch, picture, "a title", paired=paired)
+    assert [columns[-1] for columns in labels] == ["truth", "pose from"]
+    assert labels[0][:-1] == labels[1][:-1]
 
 
 def test_a_skeleton_marks_known_joints_and_leaves_out_unknown_ones(standing):

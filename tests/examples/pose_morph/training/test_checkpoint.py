@@ -35,7 +35,9 @@ def test_missing_and_broken_files_are_named(tmp_path):
     with pytest.raises(UserError, match=r"no checkpoint .*checkpoint.pt; leave --resume out"):
         load_checkpoint(tmp_path / "checkpoint.pt")
     (tmp_path / "checkpoint.pt").write_bytes(b"half a file")
-    with pytest.raises(UserError, match=r"checkpoint.pt cannot be read"):
+    with pytest.raises(
+        UserError, match=r"checkpoint.pt cannot be read as a checkpoint: it is damaged, .* new run in another --out"
+    ):
         load_checkpoint(tmp_path / "checkpoint.pt")
 
 
@@ -56,7 +58,7 @@ def test_other_formats_and_other_files_are_named(tmp_path):
     path = tmp_path / "checkpoint.pt"
     for state, message in (
         ({"settings": "{}", "format": FORMAT + 1}, r"written by a newer version .*format 3, this one reads 2.*update"),
-        ({"weights": torch.zeros(1)}, "is no checkpoint of this program"),
+        ({"weights": torch.zeros(1)}, "is no checkpoint of this program; put a whole copy of the file back"),
         ([1, 2], "is no checkpoint of this program"),
     ):
         torch.save(state, path)

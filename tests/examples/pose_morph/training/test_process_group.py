@@ -105,7 +105,7 @@ def test_a_signal_to_one_process_stops_both(people, tmp_path):
     said = process.communicate(timeout=60)[0]
     step = load_checkpoint(out / "checkpoint.pt")["step"]
     assert step >= 1
-    assert f"stopped at step {step}" in said
+    assert f"stopped at step {step}; to go on: torchrun --nproc-per-node 2 -m examples.pose_morph.train --data" in said
     assert lines_of(out)[-1]["step"] == step
     assert 'Traceback (most recent call last):\n  File "' + str(tmp_path) not in said
 
