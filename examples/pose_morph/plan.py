@@ -115,8 +115,8 @@ def print_plan(console: Console, model: ModelSettings, batch_size: int, *, preci
     table.add_row("sum", "", *("" for _ in used), *_cost(*total))
     console.print(table)
     if precision != "float32":
-        # Counted by PyTorch's allocator on a CPU: half for Performer, 0.6 to 0.75 for full attention, 0.7 to 1 for GPA.
-        say(console, f"{precision} takes between half of these MiB and all of them: its kernels keep some float32")
+        # Counted by PyTorch's allocator on a CPU: half for Performer, 0.6 to 0.75 for full, 0.7 to 1 for GPA.
+        say(console, f"the MiB are float32's; {precision} takes between half of them and about all, by the kind")
     for note in map(_note, rows):
         if note:
             say(console, note)

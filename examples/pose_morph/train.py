@@ -170,7 +170,7 @@ def train(options: Options, console: Console) -> int:
         console,
         f"{options.preset}, attention {options.attention}: {parameters / 1e6:.1f} M parameters on {processes.size} x "
         f"{device.type}, {options.precision}; {len(people.pairs)} {people.unit} to learn, {len(held_out.pairs)} held "
-        f"out, {at_once} of {settings.batch_size} at once; writing to {out}",
+        f"out; {settings.batch_size} per step, {at_once} at once; writing to {out}",
     )
     if not people.paired:
         say(console, "the data has no pairs: L_self and L_GAN with random poses, as in section 3.3 of the paper")

@@ -73,7 +73,7 @@ def test_another_precision_is_said_to_be_no_part_of_the_memory():
     print_plan(console, TINY.model, 2, precision="bfloat16")
     said = console.file.getvalue()
     assert "float32, batch size 2" in said
-    assert "bfloat16 takes between half of these MiB and all of them" in said
+    assert "the MiB are float32's; bfloat16 takes between half of them and about all" in said
     assert "takes between half" not in printed(TINY.model)
 
 

@@ -182,7 +182,14 @@ def test_a_step_of_equation_two_is_the_sum_of_its_terms(people, tmp_path, monkey
 def test_unpaired_data_trains_evaluates_and_resumes(people, tmp_path, monkeypatch):
     monkeypatch.setattr(train, "read_data", read_unpaired)
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    said = said_by(people, whole, max_steps=3)
+    paired = []
+    save = train.save_samples
+    monkeypatch.setattr(
+        train, "save_samples", lambda *given, **named: (paired.append(named["paired"]), save(*given, **named))
+    )
+    said = said_by(people, whole, max_steps=3, licence="MIT")
+    assert set(paired) == {False}
+    assert "| licence of that data | MIT |" in (whole / "README.md").read_text()
     assert "6 pictures to learn, 4 held out" in said
     assert "4 held-out pictures scored" in said
     assert "pairs of people" not in (whole / "README.md").read_text()
@@ -246,7 +253,7 @@ def test_the_attention_is_listed_after_the_refusals_and_for_what_is_worked_off_a
     assert "Attention" not in console.file.getvalue()
     said = said_by(people, tmp_path / "run", max_steps=1, eval_pairs=1, accumulate=2, minibatch_group=1)
     assert "Attention forward and backward, float32, batch size 1" in said
-    assert "1 of 2 at once" in said
+    assert "2 per step, 1 at once" in said
 
 
 def test_a_resumed_run_keeps_its_minibatch_groups(people, tmp_path, monkeypatch):
