@@ -67,7 +67,7 @@ def test_a_given_table_may_name_more_of_the_path_than_the_command_line(photo, st
 
 def test_a_row_in_another_frame_is_brought_to_the_picture(photo, standing):
     write_table(photo.parent / "t.csv", {"a.png": standing})
-    (person,) = read_people([photo], None, (32, 20))
+    ((person,), _) = read_people([photo], None, (32, 20))
     assert torch.equal(person.keypoints[9], (standing[9] + 0.5) * 2 - 0.5)
 
 
