@@ -17,10 +17,11 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from examples.pose_morph.atomic import replace_file
 from examples.pose_morph.command_line import run_command
+from examples.pose_morph.data.evenly import evenly
 from examples.pose_morph.data.pose_data import DataError
 from examples.pose_morph.data.profiles import Profile, read_data
 from examples.pose_morph.experiments.attention_memory import attention_memory, peak_allocated
-from examples.pose_morph.experiments.distortion_task import Budget, Pictures, random_batches, test_batches
+from examples.pose_morph.experiments.distortion_task import Budget, Pictures, random_batches, take_cases, test_batches
 from examples.pose_morph.networks.attention import CosineAttention, FullAttention
 from examples.pose_morph.networks.attention_names import with_attention
 from examples.pose_morph.networks.generator import Generator, Pose, draw_pose
@@ -38,7 +39,7 @@ VALIDATION = 80
 They are the last ones, and never more than a fifth of all.
 """
 SHOWN = 4
-"""Test cases whose results are kept to be looked at."""
+"""Test cases, spread over all, whose results are kept to be looked at."""
 
 
 @dataclass(frozen=True)
@@ -188,9 +189,10 @@ def run(options: RunOptions, console: Console) -> int:
     scores = score_pairs(cases(), draw, perceptual, extractor="efficientnet-lite0")
     scores["perceptual"] = scores.pop("perceptual_efficientnet_lite0")  # as the report has it
     scores["loss"] = settings.perceptual_weight * scores["perceptual"] + settings.pixel_weight * scores["l1"]
-    first = next(cases())
-    shown = {"source": first.source, "truth": first.target, "result": draw(first)}
-    arrays = {name: to_bytes(image[:SHOWN]).numpy() for name, image in shown.items()}
+    chosen = evenly(options.test_cases, SHOWN)
+    few = take_cases(scored, chosen, options.test_cases, settings.tau, device)
+    shown = {"source": few.source, "truth": few.target, "result": draw(few)}
+    arrays = {name: to_bytes(image).numpy() for name, image in shown.items()}
     replace_file(options.out / "shown.npz", lambda file: np.savez_compressed(file, **arrays))
     parameters = sum(parameter.numel() for parameter in generator.parameters())
     options_ = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(options).items()}

@@ -55,12 +55,16 @@ def random_batches(pictures: Pictures, batch_size: int, tau: float, seed: int, d
         yield pictures.distorted(numbers, random_affine(batch_size, tau, generator), device)
 
 
-def test_batches(pictures: Pictures, count: int, batch_size: int, tau: float, device: torch.device) -> Iterator[Batch]:
-    """Yield ``count`` test cases, the same for everybody: the pictures in turn, each time under another map."""
-    numbers = torch.arange(count) % len(pictures.images)
+def take_cases(pictures: Pictures, which: Tensor, count: int, tau: float, device: torch.device) -> Batch:
+    """Return some of ``count`` test cases, the same for everybody: pictures in turn, each time under another map."""
     matrices = random_affine(count, tau, torch.Generator().manual_seed(TEST_SEED))
+    return pictures.distorted(which % len(pictures.images), matrices[which], device)
+
+
+def test_batches(pictures: Pictures, count: int, batch_size: int, tau: float, device: torch.device) -> Iterator[Batch]:
+    """Yield all test cases."""
     for part in torch.arange(count).split(batch_size):
-        yield pictures.distorted(numbers[part], matrices[part], device)
+        yield take_cases(pictures, part, count, tau, device)
 
 
 class Budget:
