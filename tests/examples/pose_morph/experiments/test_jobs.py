@@ -143,10 +143,15 @@ def test_an_interrupt_stops_what_is_running(make_job, tmp_path):
 
 
 PARENT = """
+import signal
 import sys
 from pathlib import Path
 from rich.console import Console
 from examples.pose_morph.experiments.jobs import Job, run_jobs
+
+# As in a terminal, wherever the tests run: in the background and under nohup, signals are ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 folder = Path(sys.argv[1])
 job = Job("a", "job_of_a_test", (str(folder), "sleep"), folder, folder / "result", lambda: 0.0)
@@ -174,7 +179,11 @@ def test_a_signal_to_all_reaches_a_job_once(make_job, number):
         assert parent.poll() is None
         time.sleep(0.02)
     os.killpg(parent.pid, number)
-    assert parent.wait(timeout=30) == 128 + number
+    try:
+        assert parent.wait(timeout=30) == 128 + number
+    finally:
+        parent.kill()
+        parent.wait()
     assert not is_alive(job.folder)
     assert (job.folder / "signals").read_text().split() == ["SIGTERM"]
 
