@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from examples.pose_morph.data.folder_store import FolderStore
-from examples.pose_morph.data.listing import Listing, select
-from examples.pose_morph.data.pose_data import DataError, Phase, PoseData
+from examples.pose_morph.data.listing import Listing
+from examples.pose_morph.data.pose_data import DataError, Phase
 from examples.pose_morph.data.tables import find_table, read_annotation, read_pairs
 
 
@@ -23,19 +23,12 @@ class Located(NamedTuple):
     annotation: Path
 
 
-def read_patn(root: Path, phase: Phase, size: tuple[int, int]) -> PoseData:
-    """Read one phase of a folder and fit its pictures to ``size`` (height, width).
-
-    Pairs that name a picture which is not there, cannot be read or has no keypoints are left out, counted in ``notes``.
+def list_patn(root: Path, phase: Phase) -> Listing:
+    """Read the tables of one phase.
 
     Raises:
-        DataError: a folder, file or column is missing, a row cannot be read, or no pair is left.
+        DataError: a folder, file or column is missing, or a row cannot be read.
     """
-    return select(list_patn(root, phase), root, phase, size)
-
-
-def list_patn(root: Path, phase: Phase) -> Listing:
-    """Read the tables of one phase."""
     folder, pairs, annotation = locate(root, phase, (phase,))
     return Listing(FolderStore(folder), read_annotation(annotation), annotation, read_pairs(pairs))
 

@@ -22,8 +22,8 @@ from torch import Tensor
 from examples.pose_morph.atomic import write_json
 from examples.pose_morph.command_line import run_command
 from examples.pose_morph.data.evenly import evenly
-from examples.pose_morph.data.patn import read_patn
 from examples.pose_morph.data.pose_data import PoseData
+from examples.pose_morph.data.profiles import read_data
 from examples.pose_morph.data.rest_points import read_rest_points
 from examples.pose_morph.errors import UserError
 from examples.pose_morph.messages import say
@@ -91,7 +91,7 @@ def run(options: Options, console: Console) -> int:
             raise UserError(f"--{name}: expected more than 0, got {value}")
     device = choose_device(options.device)
     model = load_generator(options.model, device)
-    people = read_patn(options.data, "test", model.settings.size)
+    people = read_data(options.data, "test", model.settings.size, "patn")  # the layout of rendered people
     for note in people.notes:
         say(console, note, style="yellow")
     which = evenly(len(people.pairs), options.pairs or len(people.pairs))

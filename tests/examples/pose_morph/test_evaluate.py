@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from PIL import Image
 from rich.console import Console
 
-from examples.pose_morph.data.patn import read_patn
 from examples.pose_morph.data.pixels import to_bytes
+from examples.pose_morph.data.profiles import read_data
 from examples.pose_morph.errors import UserError
 from examples.pose_morph.evaluate import evaluate
 from examples.pose_morph.evaluation import score_models
@@ -92,7 +92,7 @@ def test_scores_stand_under_their_protocols_with_what_they_depend_on(people, tmp
 def test_only_the_picture_inside_its_padding_is_scored(people, tmp_path):
     """Copying the source scores as the stored files do, though the model pads them to a square."""
     report = score(run=(write_run(tmp_path / "run"),), data=people, copy_source=True, protocols=CHEAP)
-    data = read_patn(people, "test", (64, 40))
+    data = read_data(people, "test", (64, 40))
     pictures = [data[number].image for number in range(len(data))]
     expected = np.mean([ssim_gaussian(pictures[a], pictures[b]) for a, b in data.pairs.tolist()])
     assert report["results"]["copy_source"]["ssim_gaussian"] == pytest.approx(expected)
@@ -339,7 +339,7 @@ def test_models_of_one_name_are_told_apart_by_their_paths(people, tmp_path):
 
 def test_pictures_without_pairs_are_scored_on_their_tau(people):
     """Each tau hangs on the picture's number, not on the batch that it comes in."""
-    data = read_patn(people, "test", (64, 64))
+    data = read_data(people, "test", (64, 64))
     alone = torch.arange(4)
     unpaired = replace(data, pairs=torch.stack([alone, alone], dim=1), paired=False)
     together = take_held_out(unpaired, alone)

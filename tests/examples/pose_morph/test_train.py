@@ -18,8 +18,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from examples.pose_morph import presets, train
 from examples.pose_morph.data.folder_store import FolderStore
-from examples.pose_morph.data.patn import read_patn
 from examples.pose_morph.data.pose_data import DataError, Phase, PoseData
+from examples.pose_morph.data.profiles import Profile, read_data
 from examples.pose_morph.errors import UserError
 from examples.pose_morph.networks.settings import Full, Grid, Level, ModelSettings
 from examples.pose_morph.presets import Preset, TrainingSettings
@@ -73,9 +73,9 @@ def lines_of(out: Path) -> list[dict[str, float]]:
     return [{name: value for name, value in line.items() if name != "seconds"} for line in lines]
 
 
-def read_unpaired(root: Path, phase: Phase, size: tuple[int, int], profile: str = "patn") -> PoseData:
+def read_unpaired(root: Path, phase: Phase, size: tuple[int, int], profile: Profile = "auto") -> PoseData:
     """The people as single pictures."""
-    data = read_patn(root, phase, size)
+    data = read_data(root, phase, size, profile)
     numbers = torch.arange(len(data))
     return replace(data, pairs=torch.stack([numbers, numbers], dim=1), paired=False)
 

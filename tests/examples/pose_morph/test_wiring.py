@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from examples.pose_morph import presets, train
-from examples.pose_morph.data.patn import read_patn
 from examples.pose_morph.data.pose import heatmaps
+from examples.pose_morph.data.profiles import read_data
 from examples.pose_morph.networks.discriminator import Discriminator
 from examples.pose_morph.networks.generator import Generator, draw_pose
 from examples.pose_morph.training import final_scores
@@ -22,7 +22,7 @@ def _equation_2(monkeypatch):
     monkeypatch.setitem(presets.PRESETS, "demo", EQUATION_2)
 
 
-def first_samples(people, read=read_patn) -> SampleBatch:
+def first_samples(people, read=read_data) -> SampleBatch:
     """The samples of a run's first step."""
     stream = SampleStream(read(people, "train", TINY.model.size), 0, mirrored=True, tau=0.15)
     return next(load_batches(stream, [range(2)], workers=0))
@@ -49,7 +49,7 @@ def test_l_per_compares_the_pair_and_l_self_the_picture_with_its_tau(people, tmp
         monkeypatch.setattr(train, "read_data", read_unpaired)
     run(people, tmp_path / "run", max_steps=1, eval_pairs=1)
 
-    batch, tau = first_samples(people, read_patn if paired else read_unpaired)
+    batch, tau = first_samples(people, read_data if paired else read_unpaired)
     moved = distorted(batch, tau)
     for (image, *poses, _), expected in zip(drawn, (batch, moved), strict=False):
         assert torch.equal(image, batch.source)
@@ -92,7 +92,7 @@ def test_who_sees_what(people, tmp_path, monkeypatch, paired):
     run(people, tmp_path / "run", max_steps=1)
 
     size = TINY.model.size
-    read = read_patn if paired else read_unpaired
+    read = read_data if paired else read_unpaired
     batch = first_samples(people, read).pairs
     assert all(len(image) == TINY.training.batch_size for image, _ in judged)
     for_generator, real, fake, penalised = judged

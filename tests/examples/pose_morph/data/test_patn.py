@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from examples.pose_morph.data.patn import read_patn
 from examples.pose_morph.data.pose_data import DataError, fit
+from examples.pose_morph.data.profiles import read_data
 
 SIZE = (64, 40)
 
@@ -19,7 +19,7 @@ def annotation(people: Path) -> Path:
 
 
 def test_reads_pictures_pairs_and_joints(people):
-    data = read_patn(people, "train", SIZE)
+    data = read_data(people, "train", SIZE, "patn")
     assert len(data) == 6
     assert data[0].image.shape == (3, 64, 40)
     assert data[0].image.dtype == torch.uint8
@@ -40,7 +40,7 @@ def test_minus_one_is_an_unknown_joint(people):
     ys[3] = xs[3] = -1
     rows[1] = f"{name}:{ys}:{xs}"
     annotation(people).write_text("\n".join(rows))
-    joints = read_patn(people, "train", SIZE).keypoints[0]
+    joints = read_data(people, "train", SIZE, "patn").keypoints[0]
     assert torch.isnan(joints[3]).all()
     assert torch.isfinite(joints[4]).all()
 
@@ -60,20 +60,20 @@ def test_fitting_keeps_the_shape_and_moves_the_joints():
 def test_spellings(people, name):
     for what in ("pairs", "annotation"):
         (people / f"fasion-resize-{what}-train.csv").rename(people / name.format(what, "train"))
-    assert len(read_patn(people, "train", SIZE).pairs) == 6
+    assert len(read_data(people, "train", SIZE, "patn").pairs) == 6
 
 
 def test_missing_folders_and_tables_are_named(people):
     with pytest.raises(DataError, match=r"no folder .*nowhere"):
-        read_patn(people / "nowhere", "train", SIZE)
+        read_data(people / "nowhere", "train", SIZE, "patn")
     (people / "fasion-resize-pairs-test.csv").unlink()
     with pytest.raises(DataError, match=r"fasion-resize-pairs-test.csv.* in .*people"):
-        read_patn(people, "test", SIZE)
+        read_data(people, "test", SIZE, "patn")
     for picture in (people / "train").iterdir():
         picture.unlink()
     (people / "train").rmdir()
     with pytest.raises(DataError, match=r"expected the pictures in .*train"):
-        read_patn(people, "train", SIZE)
+        read_data(people, "train", SIZE, "patn")
 
 
 def test_a_missing_column_is_named_with_what_was_found(people):
@@ -81,7 +81,7 @@ def test_a_missing_column_is_named_with_what_was_found(people):
     with pytest.raises(
         DataError, match=r"no column keypoints_x: expected name:keypoints_y:keypoints_x .*name:keypoints_y:kx"
     ):
-        read_patn(people, "train", SIZE)
+        read_data(people, "train", SIZE, "patn")
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_a_broken_row_is_named_by_its_line(people, broken, message):
     rows[2] = f"{rows[2].split(':')[0]}:{broken}:{broken}"
     annotation(people).write_text("\n".join(rows))
     with pytest.raises(DataError, match=f"line 3: .*{message}"):
-        read_patn(people, "train", SIZE)
+        read_data(people, "train", SIZE, "patn")
 
 
 def test_a_quotation_mark_that_nobody_closes_is_named(people):
@@ -101,14 +101,14 @@ def test_a_quotation_mark_that_nobody_closes_is_named(people):
     lines = table.read_text().splitlines()
     table.write_text("\n".join([lines[0], '"' + lines[1], *(lines[1:] * 400)]))
     with pytest.raises(DataError, match=r"annotation-train\.csv, line \d+: cannot be read as a row"):
-        read_patn(people, "train", SIZE)
+        read_data(people, "train", SIZE, "patn")
 
 
 def test_a_row_too_short_is_named(people):
     with (people / "fasion-resize-pairs-train.csv").open("a") as file:
         file.write("train0_0.jpg\n")
     with pytest.raises(DataError, match="line 8: expected 2 columns"):
-        read_patn(people, "train", SIZE)
+        read_data(people, "train", SIZE, "patn")
 
 
 def test_unusable_pictures_are_left_out_counted_and_named(people):
@@ -118,7 +118,7 @@ def test_unusable_pictures_are_left_out_counted_and_named(people):
     annotation(people).write_text("\n".join(rows))
     with (people / "fasion-resize-pairs-train.csv").open("a") as file:
         file.write("train2_1.jpg,train1_0.jpg\n")
-    data = read_patn(people, "train", SIZE)
+    data = read_data(people, "train", SIZE, "patn")
     assert [(data.names[a], data.names[b]) for a, b in data.pairs.tolist()] == [("train2_1.jpg", "train1_0.jpg")]
     notes = "\n".join(data.notes)
     assert "1 picture(s) of the pairs are not in the folder: train0_0.jpg" in notes
@@ -133,4 +133,4 @@ def test_pictures_without_any_keypoint_stop_only_when_nothing_is_left(people):
     rows[1:] = [f"{row.split(':')[0]}:{empty}:{empty}" for row in rows[1:]]
     annotation(people).write_text("\n".join(rows))
     with pytest.raises(DataError, match=r"no usable pair(.|\n)*6 picture\(s\) of the pairs have no known keypoint"):
-        read_patn(people, "train", SIZE)
+        read_data(people, "train", SIZE, "patn")

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from rich.console import Console
 
-from examples.pose_morph.data.patn import read_patn
+from examples.pose_morph.data.profiles import read_data
 from examples.pose_morph.data.rest_points import encode, rest_path
 from examples.pose_morph.errors import UserError
 from examples.pose_morph.experiments.right_spot import Options, drawn, run, spots_of
@@ -71,7 +71,7 @@ def test_an_approximation_is_left_out_and_said(people, tmp_path):
 
 def test_limb_coordinates_find_the_place_on_a_person_who_stays_as_they_are():
     """Source and target are one shipped picture; before any training the coordinates lead to the right spot."""
-    people = read_patn(PEOPLE, "test", (128, 80))
+    people = read_data(PEOPLE, "test", (128, 80))
     same = replace(people, pairs=people.pairs[:1, [0, 0]])
     torch.manual_seed(0)
     generator = Generator(PRESETS["demo"].model).eval()

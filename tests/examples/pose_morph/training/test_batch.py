@@ -2,12 +2,12 @@
 
 import torch
 
-from examples.pose_morph.data.patn import read_patn
+from examples.pose_morph.data.profiles import read_data
 from examples.pose_morph.training.batch import Batch, distorted, divide, take_pairs
 
 
 def test_a_distorted_batch_shows_one_picture_twice(people):
-    batch = take_pairs(read_patn(people, "train", (64, 40)), torch.arange(3))
+    batch = take_pairs(read_data(people, "train", (64, 40)), torch.arange(3))
     still = distorted(batch, torch.eye(2, 3).expand(3, 2, 3))
     torch.testing.assert_close(still.source, still.target, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(still.source_keypoints, still.target_keypoints, atol=1e-4, rtol=1e-5)

@@ -6,8 +6,8 @@ import pytest
 import torch
 from PIL import Image
 
-from examples.pose_morph.data.patn import read_patn
 from examples.pose_morph.data.pose_data import DataError, PoseData
+from examples.pose_morph.data.profiles import read_data
 from examples.pose_morph.errors import UserError
 from examples.pose_morph.training.process_group import ProcessGroup, share_of
 from examples.pose_morph.training.sample_stream import SampleBatch, SampleStream, load_batches
@@ -17,7 +17,7 @@ SIZE = (64, 40)
 
 def colour_by_number(people) -> PoseData:
     """The people, each picture with its number as its colour."""
-    data = read_patn(people, "train", SIZE)
+    data = read_data(people, "train", SIZE)
     for number, name in enumerate(data.names):
         Image.new("RGB", (40, 64), (number,) * 3).save(people / "train" / name)
     return data
@@ -52,7 +52,7 @@ def test_every_pair_comes_once_per_epoch(people):
 
 
 def test_a_sample_depends_on_its_number_and_the_seed_alone(people):
-    data = read_patn(people, "train", SIZE)
+    data = read_data(people, "train", SIZE)
     stream, again, other = stream_of(data, mirrored=True), stream_of(data, mirrored=True), stream_of(data, 1)
     forwards = {n: stream[n] for n in range(20)}
     for n in reversed(range(20)):
@@ -68,7 +68,7 @@ def test_a_sample_depends_on_its_number_and_the_seed_alone(people):
 
 @pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
 def test_workers_change_nothing(people):
-    stream = stream_of(read_patn(people, "train", SIZE), mirrored=True)
+    stream = stream_of(read_data(people, "train", SIZE), mirrored=True)
     numbers = [range(4 * step, 4 * step + 4) for step in range(5)]
     state = torch.get_rng_state()
     assert_same(load(stream, *numbers), load(stream, *numbers, workers=2))
@@ -76,7 +76,7 @@ def test_workers_change_nothing(people):
 
 
 def test_the_parts_of_the_processes_make_the_batch_of_one(people):
-    stream = stream_of(read_patn(people, "train", SIZE), mirrored=True)
+    stream = stream_of(read_data(people, "train", SIZE), mirrored=True)
     whole = load(stream, share_of(3, 4, ProcessGroup(0, 1, torch.device("cpu"))))
     halves = load(stream, *(share_of(3, 4, ProcessGroup(rank, 2, torch.device("cpu"))) for rank in range(2)))
     for all_, first, second in zip(*(tensors_of([batch]) for batch in (*whole, *halves)), strict=True):
@@ -84,7 +84,7 @@ def test_the_parts_of_the_processes_make_the_batch_of_one(people):
 
 
 def test_mirroring_takes_whole_pairs_half_of_the_time(people):
-    data = read_patn(people, "train", SIZE)
+    data = read_data(people, "train", SIZE)
     plain, mirrored = (stream_of(data, mirrored=m) for m in (False, True))
     flips = []
     for n in range(100):
@@ -113,7 +113,7 @@ def test_unpaired_data_takes_the_pose_of_any_other_picture(people):
 
 
 def test_unpaired_data_of_one_picture_is_refused(people):
-    data = read_patn(people, "train", SIZE)
+    data = read_data(people, "train", SIZE)
     one = replace(data, names=data.names[:1], pairs=torch.zeros(1, 2, dtype=torch.int64), paired=False)
     with pytest.raises(UserError, match="expected at least two pictures"):
         stream_of(one)
@@ -122,7 +122,7 @@ def test_unpaired_data_of_one_picture_is_refused(people):
 @pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_picture_that_cannot_be_read_comes_out_as_the_error_that_names_it(people, workers):
-    data = read_patn(people, "train", SIZE)
+    data = read_data(people, "train", SIZE)
     name = data.names[3]
     content = (people / "train" / name).read_bytes()
     (people / "train" / name).write_bytes(content[: len(content) // 2])
