@@ -34,11 +34,19 @@ def replace_file(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         ) from error
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a text in UTF-8, whole or not at all.
+
+    Raises:
+        UserError: as of `replace_file`.
+    """
+    replace_file(path, lambda file: file.write(text.encode()))
+
+
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write ``content`` as indented JSON, whole or not at all.
 
     Raises:
         UserError: as of `replace_file`.
     """
-    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-    replace_file(path, lambda file: file.write(text.encode()))
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")

@@ -4,7 +4,7 @@ import re
 from collections.abc import Collection
 from pathlib import Path
 
-from examples.pose_morph.atomic import replace_file
+from examples.pose_morph.atomic import write_text
 from examples.pose_morph.data.tables import read_text
 
 FILE_NAME = "left_out.txt"
@@ -43,4 +43,4 @@ def add_left_out(root: Path, lines: list[str]) -> None:
     path = root / FILE_NAME
     before = read_text(path) if path.is_file() else "# left out of training, one name a line"
     text = before.rstrip("\n") + "\n" + "\n".join(lines) + "\n"
-    replace_file(path, lambda file: file.write(text.encode()))
+    write_text(path, text)

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import tyro
 from rich.console import Console
 
-from examples.pose_morph.atomic import replace_file
+from examples.pose_morph.atomic import write_json
 from examples.pose_morph.command_line import run_command
 from examples.pose_morph.data.profiles import Profile
 from examples.pose_morph.errors import UserError
@@ -194,8 +194,7 @@ def tune(options: DistortionOptions, console: Console) -> None:
          "loss": result["scores"]["loss"]}
         for run, result in zip(runs, results_of(runs, options.jobs, console), strict=True)
     ]  # fmt: skip
-    text = json.dumps({"seconds": options.seconds, "losses": table}, indent=2) + "\n"
-    replace_file(options.out / "tuning.json", lambda file: file.write(text.encode()))
+    write_json(options.out / "tuning.json", {"seconds": options.seconds, "losses": table})
     for kind, trials in itertools.groupby(table, key=lambda row: row["attention"]):
         for row in sorted(trials, key=lambda row: row["loss"]):
             console.print(

@@ -1,6 +1,5 @@
 """Table, plot and pictures of the distortion task, after Fig. 5."""
 
-import json
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +11,8 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from examples.pose_morph.atomic import replace_file
+from examples.pose_morph.atomic import replace_file, write_json, write_text
+from examples.pose_morph.pictures.png import write_png
 from examples.pose_morph.pictures.sheet import draw_sheet
 
 MEGABYTE = 1e6
@@ -50,12 +50,10 @@ def write_report(out: Path, results: Results, shown: Mapping[str, Path], console
         table.add_row(*(cells[number] for number in PRINTED))
         lines.append(f"| {' | '.join(cells)} |")
     console.print(table)
-    text = json.dumps({"rows": rows, "runs": results}, indent=2) + "\n"
-    replace_file(out / "distortion.json", lambda file: file.write(text.encode()))
-    replace_file(out / "distortion.md", lambda file: file.write(("\n".join(lines) + "\n").encode()))
+    write_json(out / "distortion.json", {"rows": rows, "runs": results})
+    write_text(out / "distortion.md", "\n".join(lines) + "\n")
     _plot(out / "distortion.png", rows)
-    sheet = _examples(rows, shown)
-    replace_file(out / "distortion_examples.png", lambda file: sheet.save(file, format="PNG"))
+    write_png(out / "distortion_examples.png", _examples(rows, shown))
     console.print(f"written to {out}: distortion.md, .json, .png and distortion_examples.png", soft_wrap=True)
 
 

@@ -15,7 +15,7 @@ from rich.console import Console
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from examples.pose_morph.atomic import replace_file
+from examples.pose_morph.atomic import replace_file, write_json
 from examples.pose_morph.command_line import run_command
 from examples.pose_morph.data.evenly import evenly
 from examples.pose_morph.data.pose_data import DataError
@@ -197,8 +197,7 @@ def run(options: RunOptions, console: Console) -> int:
     parameters = sum(parameter.numel() for parameter in generator.parameters())
     options_ = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(options).items()}
     result = {"options": options_, "scores": scores, "bytes": memory, "steps": steps, "parameters": parameters}
-    text = json.dumps({**result, "torch": torch.__version__}, indent=2) + "\n"
-    replace_file(options.out / "result.json", lambda file: file.write(text.encode()))
+    write_json(options.out / "result.json", {**result, "torch": torch.__version__})
     console.print(f"{steps} steps, held-out loss {scores['loss']:.4f}")
     return 0
 

@@ -18,7 +18,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from examples.pose_morph.atomic import replace_file
+from examples.pose_morph.atomic import replace_file, write_json, write_text
 from examples.pose_morph.command_line import run_command
 from examples.pose_morph.data.evenly import evenly
 from examples.pose_morph.data.profiles import Profile, read_data
@@ -29,6 +29,7 @@ from examples.pose_morph.networks.attention_names import attention_name, with_at
 from examples.pose_morph.networks.generator import draw_pose
 from examples.pose_morph.networks.trained import load_generator
 from examples.pose_morph.option_types import Count, Folder, RequiredFolder
+from examples.pose_morph.pictures.png import write_png
 from examples.pose_morph.pictures.sheet import draw_sheet, to_picture
 from examples.pose_morph.presets import PRESETS, PresetName
 from examples.pose_morph.training.batch import take_pairs, to_device
@@ -170,11 +171,9 @@ def _write(
         table.add_row(*cells)
         lines.append(f"| {' | '.join(cells)} |")
     console.print(table)
-    text = json.dumps(
-        {"preset": options.preset, "seeds": options.seeds, "steps": options.steps, "rows": rows}, indent=2
-    )
-    replace_file(options.out / "kappa.json", lambda file: file.write(text.encode() + b"\n"))
-    replace_file(options.out / "kappa.md", lambda file: file.write(("\n".join(lines) + "\n").encode()))
+    report = {"preset": options.preset, "seeds": options.seeds, "steps": options.steps, "rows": rows}
+    write_json(options.out / "kappa.json", report)
+    write_text(options.out / "kappa.md", "\n".join(lines) + "\n")
     _plot(options.out / "kappa.png", rows)
     _examples(options, folders, device)
     console.print(f"written to {options.out}: kappa.md, .json, .png and kappa_examples.png", soft_wrap=True)
@@ -216,7 +215,7 @@ def _examples(options: KappaOptions, folders: dict[int, Path], device: torch.dev
     rows = [[to_picture(column[row], scale) for column in columns] for row in range(len(batch.source))]
     headers = ["source", *(f"kappa = {kappa}" for kappa in folders), "truth"]
     sheet = draw_sheet(rows, headers, f"{options.preset}, held-out people")
-    replace_file(options.out / "kappa_examples.png", lambda file: sheet.save(file, format="PNG"))
+    write_png(options.out / "kappa_examples.png", sheet)
 
 
 if __name__ == "__main__":

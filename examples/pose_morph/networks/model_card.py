@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import nn
 
-from examples.pose_morph.atomic import replace_file
+from examples.pose_morph.atomic import write_text
 
 CARD = """# Pose morphing with Grid Partitioned Attention: {preset}
 
@@ -63,7 +63,7 @@ def write_model_card(folder: Path, generator: nn.Module, info: Mapping[str, obje
         scores=_scores(folder / "metrics.json"),
         **{name: " ".join(str(value).split()).replace("|", "\\|") for name, value in info.items()},
     )
-    replace_file(folder / "README.md", lambda file: file.write(card.encode()))
+    write_text(folder / "README.md", card)
 
 
 def _scores(path: Path) -> str:

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from examples.pose_morph.atomic import replace_file
+from examples.pose_morph.atomic import write_text
 from examples.pose_morph.data.tables import ANNOTATION_COLUMNS
 from examples.pose_morph.errors import UserError
 
@@ -38,4 +38,4 @@ def write_annotation(path: Path, joints: Mapping[str, Float[Tensor, "18 2"]]) ->
                 f"annotation: {name} holds a colon, which separates the table's columns; rename the picture"
             )
     lines = [HEADER, *(annotation_row(name, points) for name, points in joints.items())]
-    replace_file(path, lambda file: file.write(("\n".join(lines) + "\n").encode()))
+    write_text(path, "\n".join(lines) + "\n")

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from examples.pose_morph.atomic import replace_file
+from examples.pose_morph.atomic import write_text
 from examples.pose_morph.data.folder_store import pictures_in
 from examples.pose_morph.data.person import BEFORE_LAST_UNDERSCORE, by_person
 from examples.pose_morph.data.pose_data import PHASES
@@ -57,7 +57,7 @@ def write_pairs(path: Path, pairs: Iterable[tuple[str, str]]) -> None:
         if "," in name:
             raise UserError(f"pairs: {name} holds a comma, which separates the table's columns; rename the picture")
     lines = ["from,to", *(f"{a},{b}" for a, b in pairs)]
-    replace_file(path, lambda file: file.write(("\n".join(lines) + "\n").encode()))
+    write_text(path, "\n".join(lines) + "\n")
 
 
 def make_pairs(options: Pairs, console: Console) -> None:

@@ -3,7 +3,6 @@
 Reads the results file alone, while the study runs or afterwards.
 """
 
-import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-from examples.pose_morph.atomic import replace_file
+from examples.pose_morph.atomic import replace_file, write_json
 from examples.pose_morph.command_line import run_command
 from examples.pose_morph.errors import UserError
 from examples.pose_morph.messages import say
@@ -77,8 +76,7 @@ def report(options: Options, console: Console) -> int:
             "Nothing was written: leave --plot out, or wait"
         )
     if options.json is not None:
-        text = json.dumps(result.to_record(), indent=2) + "\n"
-        replace_file(options.json, lambda file: file.write(text.encode()))
+        write_json(options.json, result.to_record())
     if options.plot is not None:
         draw_rates(result, options.plot)
     return 0

@@ -5,7 +5,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from examples.pose_morph.atomic import replace_file
+from examples.pose_morph.atomic import write_text
 from examples.pose_morph.errors import UserError
 
 SHOWN = ("per", "self", "gan", "disc")
@@ -29,7 +29,7 @@ class RunLog:
         """
         if self.path.exists():
             lines = [line for line in self.path.read_text().splitlines() if self._is_kept(_step_of(line), step)]
-            replace_file(self.path, lambda file: file.write("".join(line + "\n" for line in lines).encode()))
+            write_text(self.path, "".join(line + "\n" for line in lines))
 
     def _is_kept(self, step: float, last: int) -> bool:
         return step <= last and step % self.every == 0
