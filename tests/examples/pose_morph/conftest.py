@@ -1,6 +1,7 @@
 """Tiny folders in every layout: stick figures in one colour each, drawn around known joints."""
 
 import json
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 
@@ -211,3 +212,28 @@ def write_single(root: Path, *, pictures: int = 6, phases: bool = False) -> Path
         picture.save(where / name)
     write_table(root / "keypoints.csv", rows)
     return root
+
+
+WRITERS = {
+    "patn": write_people,
+    "gfla": write_gfla,
+    "cfld": write_cfld,
+    "nted": write_nted,
+    "frames": write_frames,
+    "frames, video files": partial(write_frames, video=True),
+    "single": write_single,
+    "single, with phases": partial(write_single, phases=True),
+}
+"""What writes each layout, by the profile's name and, after a comma, its variant."""
+
+
+@pytest.fixture(params=WRITERS)
+def layout(request: pytest.FixtureRequest) -> str:
+    """Every layout in turn, unless a test names its own."""
+    return request.param
+
+
+@pytest.fixture
+def root(tmp_path: Path, layout: str) -> Path:
+    """A tiny folder in the layout."""
+    return WRITERS[layout](tmp_path / "data")

@@ -18,7 +18,6 @@ from examples.pose_morph.data.left_out import read_left_out
 from examples.pose_morph.data.person import DEEPFASHION, person_of
 from examples.pose_morph.data.profiles import read_data
 from tests.examples.pose_morph.conftest import (
-    write_cfld,
     write_frames,
     write_gfla,
     write_nted,
@@ -26,17 +25,6 @@ from tests.examples.pose_morph.conftest import (
     write_single,
     write_table,
 )
-
-WRITERS = {
-    "patn": write_people,
-    "gfla": write_gfla,
-    "cfld": write_cfld,
-    "nted": write_nted,
-    "frames": write_frames,
-    "frames, video files": lambda root: write_frames(root, video=True),
-    "single": write_single,
-    "single, with phases": lambda root: write_single(root, phases=True),
-}
 
 TRAIN = "fasion-resize-{}-train.csv"
 
@@ -56,9 +44,8 @@ def edit(path, old, new):
     path.write_text(text.replace(old, new))
 
 
-@pytest.mark.parametrize("layout", WRITERS)
-def test_sound_data_are_described_and_nothing_is_found(tmp_path, layout):
-    code, text = examined(WRITERS[layout](tmp_path / "data"))
+def test_sound_data_are_described_and_nothing_is_found(root, layout):
+    code, text = examined(root)
     assert code == 0, text
     assert f"train: laid out like {layout.partition(',')[0]}" in text
     assert "nothing is missing or odd" in text

@@ -2,9 +2,7 @@
 
 import json
 import math
-from functools import partial
 
-import pytest
 from PIL import Image, ImageStat
 from rich.console import Console
 
@@ -20,15 +18,7 @@ from examples.pose_morph.presets import Preset, TrainingSettings
 from examples.pose_morph.train import train
 from examples.pose_morph.training.batch import to_image
 from examples.pose_morph.training.options import Options as TrainOptions
-from tests.examples.pose_morph.conftest import (
-    write_cfld,
-    write_frames,
-    write_gfla,
-    write_nted,
-    write_people,
-    write_single,
-    write_table,
-)
+from tests.examples.pose_morph.conftest import write_table
 
 TINY = Preset(
     ModelSettings(
@@ -42,28 +32,13 @@ TINY = Preset(
 )
 
 
-@pytest.mark.parametrize(
-    ("profile", "write"),
-    [
-        pytest.param("patn", write_people, id="patn"),
-        pytest.param("gfla", write_gfla, id="gfla"),
-        pytest.param("cfld", write_cfld, id="cfld"),
-        pytest.param("nted", write_nted, id="nted"),
-        pytest.param("frames", write_frames, id="frames"),
-        pytest.param("frames", partial(write_frames, video=True), id="frames-video"),
-        pytest.param("single", write_single, id="single"),
-        pytest.param("single", partial(write_single, phases=True), id="single-phases"),
-    ],
-)
-def test_a_folder_trains_evaluates_and_generates(tmp_path, monkeypatch, profile, write):
+def test_a_folder_trains_evaluates_and_generates(tmp_path, root, layout, monkeypatch):
     monkeypatch.setitem(presets.PRESETS, "demo", TINY)
-    console = Console(quiet=True)
-    folder, run = tmp_path / "data", tmp_path / "run"
-    folder.mkdir()
-    write(folder)
-    assert find_profile(folder, "train") == profile
+    console, run = Console(quiet=True), tmp_path / "run"
+    profile = layout.partition(",")[0]
+    assert find_profile(root, "train") == profile
 
-    assert train(TrainOptions(data=folder, out=run, device="cpu", eval_pairs=2), console) == 0
+    assert train(TrainOptions(data=root, out=run, device="cpu", eval_pairs=2), console) == 0
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2]
     unpaired = profile == "single"
@@ -78,7 +53,7 @@ def test_a_folder_trains_evaluates_and_generates(tmp_path, monkeypatch, profile,
     assert all(map(math.isfinite, scores.values()))
 
     options = EvaluateOptions(
-        run=(run,), data=folder, protocols=("l1", "ssim_gaussian"), pairs=2, grid=1, save_pictures=tmp_path / "scored",
+        run=(run,), data=root, protocols=("l1", "ssim_gaussian"), pairs=2, grid=1, save_pictures=tmp_path / "scored",
         device="cpu",
     )  # fmt: skip
     assert evaluate(options, console) == 0
@@ -86,7 +61,7 @@ def test_a_folder_trains_evaluates_and_generates(tmp_path, monkeypatch, profile,
     assert results.keys() >= {"l1", "ssim_gaussian"}
     assert all(math.isfinite(value) for value in results.values())
     assert (run / "evaluation" / "comparison.png").is_file()
-    held_out = read_data(folder, "test", TINY.model.size)
+    held_out = read_data(root, "test", TINY.model.size)
     assert len(list((tmp_path / "scored").glob("*.png"))) == min(2, len(held_out.pairs))
 
     portraits = {"source.png": held_out[0], "other.png": held_out[len(held_out) - 1]}

@@ -13,6 +13,7 @@ from examples.pose_morph.data.pose_data import DataError, PoseData
 from examples.pose_morph.data.profiles import find_profile, read_data
 from tests.examples.pose_morph.conftest import (
     WRIST,
+    WRITERS,
     person_with_marks,
     write_cfld,
     write_frames,
@@ -27,16 +28,6 @@ from tests.examples.pose_morph.conftest import (
 SIZE = (64, 48)
 HEADER = "name:keypoints_y:keypoints_x\n"
 
-WRITERS = {
-    "gfla": write_gfla,
-    "cfld": write_cfld,
-    "nted": write_nted,
-    "frames": write_frames,
-    "frames, video files": lambda root: write_frames(root, video=True),
-    "single": write_single,
-    "single, with phases": lambda root: write_single(root, phases=True),
-}
-
 
 def assert_marks_are_at_the_wrists(data: PoseData, tolerance: float = 0.3) -> None:
     for picture, keypoints in (data[number] for number in range(len(data))):
@@ -48,9 +39,9 @@ def assert_marks_are_at_the_wrists(data: PoseData, tolerance: float = 0.3) -> No
 
 
 @pytest.mark.parametrize("phase", ["train", "test"])
-@pytest.mark.parametrize("layout", WRITERS)
-def test_a_layout_is_found_and_its_joints_lie_on_the_body(tmp_path, layout, phase):
-    root, name = WRITERS[layout](tmp_path / "data"), layout.partition(",")[0]
+@pytest.mark.parametrize("layout", [layout for layout in WRITERS if layout != "patn"])  # nobody is marked there
+def test_a_layout_is_found_and_its_joints_lie_on_the_body(root, layout, phase):
+    name = layout.partition(",")[0]
     assert find_profile(root, phase) == name
     found, named = read_data(root, phase, SIZE), read_data(root, phase, SIZE, name)
     assert found.names == named.names
@@ -64,11 +55,10 @@ def test_patn_is_found(people):
     assert len(read_data(people, "train", (64, 40)).pairs) == 6
 
 
-def test_data_can_be_sent_to_a_worker_after_it_was_read(tmp_path):
-    for layout, write in WRITERS.items():
-        data = read_data(write(tmp_path / layout), "train", SIZE)
-        first = data[0].image
-        assert torch.equal(pickle.loads(pickle.dumps(data))[0].image, first)
+def test_data_can_be_sent_to_a_worker_after_it_was_read(root):
+    data = read_data(root, "train", SIZE)
+    first = data[0].image
+    assert torch.equal(pickle.loads(pickle.dumps(data))[0].image, first)
 
 
 def no_database_is_open(worker: int) -> None:
@@ -176,8 +166,7 @@ def test_auto_says_why_no_profile_fits(tmp_path):
         ("single", "keypoints.csv", "single", "expected one table of keypoints"),
     ],
 )
-def test_the_profile_that_nearly_fits_is_named_first_with_what_it_lacks(tmp_path, layout, lost, nearest, reason):
-    root = WRITERS[layout](tmp_path / "data")
+def test_the_profile_that_nearly_fits_is_named_first_with_what_it_lacks(root, lost, nearest, reason):
     (root / lost).unlink()
     with pytest.raises(DataError, match=rf"{nearest} nearly does:\n  {nearest}: .*{reason}") as error:
         read_data(root, "train", SIZE)
@@ -235,9 +224,7 @@ def test_what_left_out_txt_names_is_left_out_and_counted(people, line, left):
     assert said == (left == 5)
 
 
-@pytest.mark.parametrize("layout", WRITERS)
-def test_every_profile_honours_left_out_txt(tmp_path, layout):
-    root = WRITERS[layout](tmp_path / "data")
+def test_every_profile_honours_left_out_txt(root):
     name = read_data(root, "train", SIZE).names[0]
     (root / "left_out.txt").write_text(name)
     data = read_data(root, "train", SIZE)
@@ -326,8 +313,7 @@ def test_rows_beyond_the_last_frame_are_left_out(tmp_path):
         ("gfla", "fasion-annotation-train.csv", r"fasion-annotation-train.csv.* none is there"),
     ],
 )
-def test_a_missing_file_is_named(tmp_path, layout, lost, message):
-    root = WRITERS[layout](tmp_path / "data")
+def test_a_missing_file_is_named(root, layout, lost, message):
     (root / lost).unlink()
     if message is None:
         assert find_profile(root, "train") == layout
@@ -349,8 +335,7 @@ def test_a_missing_file_is_named(tmp_path, layout, lost, message):
         ("single", "more.csv", HEADER, "found keypoints.csv, more.csv"),
     ],
 )  # fmt: skip
-def test_a_broken_file_is_named(tmp_path, layout, file, text, message):
-    root = WRITERS[layout](tmp_path / "data")
+def test_a_broken_file_is_named(root, layout, file, text, message):
     (root / file).write_text(text)
     with pytest.raises(DataError, match=message):
         read_data(root, "train", SIZE, layout.partition(",")[0])
