@@ -308,6 +308,7 @@ def train(options: Options, console: Console) -> int:
         "seconds": {"training": seconds, "evaluation": time.monotonic() - began},
         "parameters": parameters,
         "settings": identity,
+        "data": {"train": digest_of(people), "test": digest_of(held_out)},
         "processes": processes.size,
     }
     write_metrics(out / "metrics.json", metrics, console)

@@ -21,6 +21,7 @@ from rich.table import Table
 from examples.pose_morph.atomic import replace_file, write_json, write_text
 from examples.pose_morph.command_line import run_command
 from examples.pose_morph.data.evenly import evenly
+from examples.pose_morph.data.pose_data import PHASES
 from examples.pose_morph.data.profiles import Profile, read_data
 from examples.pose_morph.errors import UserError
 from examples.pose_morph.experiments.attention_memory import attention_memory
@@ -35,6 +36,7 @@ from examples.pose_morph.presets import PRESETS, PresetName
 from examples.pose_morph.training.batch import take_pairs, to_device
 from examples.pose_morph.training.device import choose_device
 from examples.pose_morph.training.options import PEOPLE, Options, identity_of, settings_of
+from examples.pose_morph.training.resume import digest_of
 
 SCORES = {
     "perceptual_efficientnet_lite0": "perceptual distance", "l1_person": "L1 on the person", "ssim_gaussian": "SSIM",
@@ -124,18 +126,20 @@ def job(run: Options) -> Job:
 def ablate(options: KappaOptions, console: Console) -> int:
     """Train every kappa with every seed, and write the report; return the exit code."""
     check(options)
+    size = PRESETS[options.preset].model.size
+    data = {phase: digest_of(read_data(options.data, phase, size, options.profile)) for phase in PHASES}
     order = itertools.product(range(options.seeds), options.kappas)
     runs = {(kappa, seed): run_of(options, kappa, seed) for seed, kappa in order}
     for run in runs.values():
         if (run.out / "metrics.json").is_file():
-            _scores(run)
+            _scores(run, data)
     run_jobs([job(run) for run in runs.values()], parallel=options.jobs, console=console)
     device = choose_device(options.device)
     measured = device if device.type == "cuda" else torch.device("cpu")
     rows = []
     for kappa in options.kappas:
         mine = [runs[kappa, seed] for seed in range(options.seeds)]
-        scores = [_scores(run) for run in mine]
+        scores = [_scores(run, data) for run in mine]
         generator = load_generator(mine[0].out, measured).generator
         row: dict[str, Any] = {"kappa": kappa, "attention_bytes": attention_memory(generator, measured)}
         for name in SCORES:
@@ -147,12 +151,14 @@ def ablate(options: KappaOptions, console: Console) -> int:
     return 0
 
 
-def _scores(run: Options) -> dict[str, float]:
-    """The scores of a finished run; refuses one that was trained in another way."""
+def _scores(run: Options, data: dict[str, dict[str, int]]) -> dict[str, float]:
+    """The scores of a finished run; refuses one that was trained in another way, or on data of another digest."""
     path = run.out / "metrics.json"
     metrics = json.loads(path.read_text())
     if metrics["settings"] != json.loads(json.dumps(identity_of(run, settings_of(run)))):
         raise UserError(f"out: {path} is of a run with other settings (preset, steps, …); choose another --out")
+    if metrics.get("data") != data:
+        raise UserError(f"out: {path} is not of a run on the data that are in {run.data} now; choose another --out")
     return metrics["model"]
 
 

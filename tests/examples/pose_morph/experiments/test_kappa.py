@@ -3,6 +3,7 @@
 import json
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -52,6 +53,13 @@ def test_a_tiny_ablation_is_trained_reported_and_not_trained_again(people, tmp_p
     monkeypatch.setattr(kappa, "run_jobs", lambda *arguments, **settings: pytest.fail("something was run"))
     with pytest.raises(UserError, match=r"GPA160_1_16-0/metrics.json is of a run with other settings"):
         ablate(replace(options, steps=3), Console(quiet=True))
+    for phase in ("train", "test"):
+        table = people / f"fasion-resize-pairs-{phase}.csv"
+        before = table.read_text()
+        table.write_text("\n".join(before.splitlines()[:-1]))
+        with pytest.raises(UserError, match=r"GPA160_1_16-0/metrics.json is not of a run on the data that are in"):
+            ablate(options, Console(quiet=True))
+        table.write_text(before)
 
 
 def test_an_interrupted_run_goes_on(tmp_path):
@@ -73,6 +81,7 @@ def test_an_interrupted_run_goes_on(tmp_path):
         ({"seeds": 0}, "--seeds: expected at least 1, got 0"),
         ({"steps": 0}, "--steps: expected at least 1, got 0"),
         ({"jobs": 0}, "--jobs: expected at least 1, got 0"),
+        ({"data": Path("nowhere")}, "data: there is no folder nowhere"),
         ({"device": "gpu"}, "--device: expected auto, cpu, cuda, cuda:N or mps, got gpu"),
     ],
 )
@@ -83,9 +92,11 @@ def test_bad_options_are_named_and_nothing_written(tmp_path, changes, message):
 
 
 @pytest.mark.parametrize(("options", "action"), [(KappaOptions, ablate), (DistortionOptions, distortion)])
-def test_a_run_that_fails_is_a_message_without_a_traceback(tmp_path, monkeypatch, capsys, options, action):
+def test_a_run_that_fails_is_a_message_without_a_traceback(people, tmp_path, monkeypatch, capsys, options, action):
+    for path in (people / "train").iterdir():
+        path.write_bytes(path.read_bytes()[:-200])
     arguments = ["--preset", "tiny", "--seeds", "1", "--jobs", "1", "--device", "cpu"]
-    arguments += ["--data", "nowhere", "--out", str(tmp_path / "out")]
+    arguments += ["--data", str(people), "--out", str(tmp_path / "out")]
     monkeypatch.setattr(sys, "argv", ["experiment", *arguments])
     with pytest.raises(SystemExit) as ended:
         run_command(options, action, prog="experiment", description=None)
@@ -93,5 +104,5 @@ def test_a_run_that_fails_is_a_message_without_a_traceback(tmp_path, monkeypatch
     said = capsys.readouterr().out
     assert "GPA160_" in said
     assert "ended with code 2:" in said
-    assert "data: there is no folder nowhere" in said
+    assert ".jpg cannot be read" in said
     assert "Traceback" not in said
