@@ -123,17 +123,17 @@ def train(options: Options, console: Console) -> int:
         if writes:
             log.go_on_after(step)
 
+    trained_on = {"data": f"{len(people.pairs)} {people.unit} of {options.data.name}", "licence": licence_of(options)}
+
     def export() -> None:
-        data = f"{len(people.pairs)} {people.unit} of {options.data.name}"
-        info = ModelInfo(options.preset, step, options.seed, data=data, licence=licence_of(options))
-        save_model(out, ema.module, info=info)
+        save_model(out, ema.module, info=ModelInfo(options.preset, step, options.seed, **trained_on))
 
     def checkpoint() -> None:
         failure = None
         if writes:
             counts = {"step": step, "discriminator_steps": discriminator_steps, "seconds": seconds}
             state = {name: part.state_dict() for name, part in parts.items()}
-            same_run = {"settings": json.dumps(identity), "data": digest_of(people)}
+            same_run = {"settings": json.dumps(identity), "data": digest_of(people), "trained_on": trained_on}
             try:
                 save_checkpoint(out / "checkpoint.pt", {**state, **counts, **same_run, "random": random_state()})
                 if step:

@@ -120,7 +120,8 @@ def _load_checkpoint(path: Path, device: torch.device) -> LoadedModel:
     try:
         identity = json.loads(saved["settings"])
         settings = from_json(ModelSettings, identity["model"])
-        info = ModelInfo(identity["preset"], int(saved["step"]), int(identity["seed"]))
+        trained_on = saved.get("trained_on", {})  # older checkpoints have none
+        info = ModelInfo(identity["preset"], int(saved["step"]), int(identity["seed"]), **trained_on)
         averaged = saved["ema"]
     except (SettingsError, KeyError, ValueError, TypeError) as error:
         raise UserError(f"model: {path} is no checkpoint of this version ({_words(error)})") from error

@@ -9,7 +9,7 @@ from examples.pose_morph.atomic import replace_file
 from examples.pose_morph.errors import UserError
 
 FORMAT = 2
-"""Counts up when a checkpoint's contents change; format 1 had no number."""
+"""Counts up when older checkpoints lack what an exact resumption needs; format 1 had no number."""
 
 INSTEAD = "put a whole copy of the file back, or start a new run in another --out"
 

@@ -22,6 +22,7 @@ from examples.pose_morph.data.pose_data import DataError, Phase, PoseData
 from examples.pose_morph.data.profiles import Profile, read_data
 from examples.pose_morph.errors import UserError
 from examples.pose_morph.networks.settings import Full, Grid, Level, ModelSettings
+from examples.pose_morph.networks.trained import load_generator
 from examples.pose_morph.presets import Preset, TrainingSettings
 from examples.pose_morph.training.board import Board
 from examples.pose_morph.training.checkpoint import load_checkpoint
@@ -193,8 +194,8 @@ def test_unpaired_data_trains_evaluates_and_resumes(people, tmp_path, monkeypatc
     assert "6 pictures to learn, 4 held out" in said
     assert "4 held-out pictures scored" in said
     assert "pairs of people" not in (whole / "README.md").read_text()
-    run(people, parts, max_steps=1)
-    run(people, parts, max_steps=3, resume=True)
+    run(people, parts, max_steps=1, licence="MIT")
+    run(people, parts, max_steps=3, licence="MIT", resume=True)
     assert_equal_states(load_checkpoint(whole / "checkpoint.pt"), load_checkpoint(parts / "checkpoint.pt"))
     for line in lines_of(whole):
         assert {"self", "gan", "disc"} <= line.keys()
@@ -381,6 +382,13 @@ def test_resuming_from_an_older_version_is_refused(people, tmp_path):
     torch.save(state, path)
     with pytest.raises(UserError, match=r"written by an older version of this program.*train anew"):
         run(people, tmp_path / "run", max_steps=2, resume=True)
+
+
+def test_a_checkpoint_alone_says_what_the_model_was_trained_on(people, tmp_path):
+    run(people, tmp_path / "run", max_steps=1, eval_pairs=1, licence="MIT")
+    (tmp_path / "run" / "model.safetensors").unlink()
+    info = load_generator(tmp_path / "run", torch.device("cpu")).info
+    assert (info.data, info.licence) == ("6 pairs of people", "MIT")
 
 
 def test_resuming_on_fewer_pairs_is_refused(people, tmp_path):
