@@ -20,7 +20,7 @@ from examples.pose_morph.command_line import run_command
 from examples.pose_morph.data.profiles import Profile
 from examples.pose_morph.errors import UserError
 from examples.pose_morph.experiments.distortion_report import write_report
-from examples.pose_morph.experiments.distortion_run import RunOptions, model_settings
+from examples.pose_morph.experiments.distortion_run import RunOptions, data_digest, model_settings
 from examples.pose_morph.experiments.jobs import Job, last_entry, run_jobs
 from examples.pose_morph.networks.attention_names import attention_name
 from examples.pose_morph.option_types import Folder, RequiredFolder
@@ -30,14 +30,15 @@ from examples.pose_morph.training.options import PEOPLE
 
 SHARPNESS = 80.0
 """The preset's, which the dense levels have in every run."""
-ATTENTIVE = tuple(itertools.product((2.0, 10.0, 80.0), (0.003, 0.006)))
+FIRST = tuple(itertools.product((2.0, 10.0, 80.0), (0.003, 0.006)))
 TRIALS = {
-    "gpa": ATTENTIVE,
-    "NYF128": ATTENTIVE,
-    "PER128": ATTENTIVE,
-    "no": tuple((SHARPNESS, rate) for rate in (0.001, 0.002, 0.003, 0.006, 0.009, 0.012)),
+    "gpa": (*FIRST, (80.0, 0.0015), (320.0, 0.0015), (320.0, 0.003)),
+    "NYF128": (*FIRST, (80.0, 0.012), (320.0, 0.006), (320.0, 0.012)),
+    "PER128": (*FIRST, (0.5, 0.006), (0.5, 0.012), (2.0, 0.012)),
+    "no": tuple((SHARPNESS, rate) for rate in (0.001, 0.002, 0.003, 0.006, 0.0075, 0.009, 0.012, 0.015, 0.02)),
 }
-"""What `--tune` tries, (sharpness, learning rate): six settings each. NO has no sharpness to be tuned."""
+"""What `--tune` tries, (sharpness, learning rate): the same six settings for all, then three around the best of these,
+which lay at the edge. NO has no sharpness to be tuned, but as many rates."""
 
 
 @dataclass(frozen=True)
@@ -153,10 +154,11 @@ def results_of(runs: Sequence[RunOptions], parallel: int, console: Console) -> l
     Raises:
         UserError: a result was made with other options, or a run failed.
     """
+    data = data_digest(runs[0])
     for run in runs:
         model_settings(run)  # a name that does not fit the preset is said before anything runs
         if (run.out / "result.json").is_file():
-            _read(run)
+            _read(run, data)
     jobs = [
         Job(
             name=f"{label(run)}, seed {run.seed}",
@@ -171,7 +173,7 @@ def results_of(runs: Sequence[RunOptions], parallel: int, console: Console) -> l
         for run in runs
     ]
     run_jobs(jobs, parallel=parallel, console=console)
-    return [_read(run) for run in runs]
+    return [_read(run, data) for run in runs]
 
 
 def compare(options: DistortionOptions, console: Console) -> None:
@@ -203,8 +205,8 @@ def tune(options: DistortionOptions, console: Console) -> None:
             )
 
 
-def _read(run: RunOptions) -> dict[str, Any]:
-    """A run's result; refuses one that was made with other options."""
+def _read(run: RunOptions, data: dict[str, dict[str, int]]) -> dict[str, Any]:
+    """A run's result; refuses one that was made with other options or on other data."""
     path = run.out / "result.json"
     try:
         result = json.loads(path.read_text())
@@ -214,6 +216,8 @@ def _read(run: RunOptions) -> dict[str, Any]:
     for name, now in asdict(run).items():
         if name not in WHERE and before.get(name) != now:
             raise UserError(f"out: {run.out} was run with {name} = {before.get(name)}, not {now}; choose another --out")
+    if result.get("data") != data:
+        raise UserError(f"out: {run.out} was run on other data than {run.data}; choose another --out")
     return result
 
 

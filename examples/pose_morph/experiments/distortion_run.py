@@ -32,6 +32,7 @@ from examples.pose_morph.scores.perceptual import EfficientNetLite0, PerceptualD
 from examples.pose_morph.training.batch import Batch
 from examples.pose_morph.training.device import choose_device
 from examples.pose_morph.training.losses import reconstruction_loss
+from examples.pose_morph.training.resume import digest_of
 
 VALIDATION = 80
 """Training pictures that tuning is scored on instead of the test set; never trained on, by any run.
@@ -143,6 +144,13 @@ def step_memory(generator: Generator, batch: Batch, perceptual: PerceptualDistan
     return peak_allocated(run, batch.source.device)
 
 
+def data_digest(options: RunOptions) -> dict[str, dict[str, int]]:
+    """Return what tells the data of a run from others, phase by phase."""
+    size = PRESETS[options.preset].model.size
+    phases = ("train",) if options.phase == "validation" else ("train", "test")
+    return {phase: digest_of(read_data(options.data, phase, size, options.profile)) for phase in phases}
+
+
 def read_pictures(options: RunOptions, size: tuple[int, int]) -> tuple[Pictures, Pictures]:
     """Return the pictures to train on and those to score; the validation pictures are never among the first.
 
@@ -197,6 +205,7 @@ def run(options: RunOptions, console: Console) -> int:
     parameters = sum(parameter.numel() for parameter in generator.parameters())
     options_ = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(options).items()}
     result = {"options": options_, "scores": scores, "bytes": memory, "steps": steps, "parameters": parameters}
+    result["data"] = data_digest(options)
     write_json(options.out / "result.json", {**result, "torch": torch.__version__})
     console.print(f"{steps} steps, held-out loss {scores['loss']:.4f}")
     return 0

@@ -13,7 +13,7 @@ from rich.console import Console
 from examples.pose_morph.errors import UserError
 from examples.pose_morph.experiments import distortion
 from examples.pose_morph.experiments.distortion import CONTESTANTS, TRIALS, DistortionOptions, label, run_of
-from examples.pose_morph.experiments.distortion_run import RunOptions, model_settings
+from examples.pose_morph.experiments.distortion_run import RunOptions, data_digest, model_settings
 from examples.pose_morph.experiments.jobs import Job
 from examples.pose_morph.presets import PRESETS
 
@@ -26,6 +26,7 @@ def write_result(run: RunOptions, loss: float) -> None:
     options = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(run).items()}
     scores = {"loss": loss, "perceptual": loss / 2, "l1": loss / 4, "ssim_gaussian": 1 - loss}
     result = {"options": options, "scores": scores, "bytes": {"attention": 2_500_000, "step": 9_000_000}}
+    result["data"] = data_digest(run)
     text = json.dumps({**result, "steps": 7, "parameters": 1_230_000, "torch": torch.__version__})
     (run.out / "result.json").write_text(text)
     grey = np.full((2, 3, 64, 40), 100, np.uint8)
@@ -104,14 +105,20 @@ def test_a_result_of_other_settings_is_refused(options, monkeypatch, name, value
         distortion.distortion(options, Console(quiet=True))
 
 
-def test_a_folder_that_was_moved_and_a_result_from_before_profiles_still_count(options, tmp_path):
-    for path in options.out.glob("*/result.json"):
-        result = json.loads(path.read_text())
-        del result["options"]["profile"]
-        path.write_text(json.dumps(result))
+def test_a_folder_that_was_moved_still_counts(options, tmp_path):
     options.out.rename(tmp_path / "moved")
     distortion.distortion(replace(options, out=tmp_path / "moved"), Console(quiet=True))
     assert (tmp_path / "moved" / "distortion.md").is_file()
+
+
+@pytest.mark.parametrize("phase", ["train", "test"])
+def test_a_result_on_other_data_is_refused(options, phase):
+    path = options.out / "NYF128-1-1" / "result.json"
+    result = json.loads(path.read_text())
+    result["data"][phase]["digest"] += 1
+    path.write_text(json.dumps(result))
+    with pytest.raises(UserError, match=r"NYF128-1-1 was run on other data than .*people; choose another --out"):
+        distortion.distortion(options, Console(quiet=True))
 
 
 def test_a_broken_result_is_named(options):
@@ -141,8 +148,8 @@ def test_every_kind_gets_as_many_trials_on_pictures_apart_from_the_test(options,
     losses = json.loads((options.out / "tuning.json").read_text())["losses"]
     assert len(losses) == len(started) == len({job.folder for job in started}) == sum(map(len, TRIALS.values()))
     printed = [line.split() for line in console.export_text().splitlines()]
-    assert [line[0] for line in printed[::6]] == ["GPA160_4_16", "NYF128", "PER128", "no"]
-    assert printed[0][-1] < printed[5][-1]
+    assert [line[0] for line in printed[::9]] == ["GPA160_4_16", "NYF128", "PER128", "no"]
+    assert printed[0][-1] < printed[8][-1]
     assert not (options.out / "distortion.md").exists()
 
 
