@@ -197,6 +197,7 @@ def _plot(path: Path, rows: Sequence[dict[str, Any]]) -> None:
         axis.set_title(f"{label}, {'more' if name.startswith('ssim') else 'less'} is better", fontsize=10)
     axes[-1].plot(kappas, [row["attention_bytes"] / 1e6 for row in rows], marker="o", color="C1")
     axes[-1].set_title("attention blocks, MB at batch 1", fontsize=10)
+    axes[-1].set_ylim(0, 1.2 * max(row["attention_bytes"] for row in rows) / 1e6)
     for axis in axes:
         axis.set_xscale("log", base=2)
         axis.set_xticks(kappas, [str(kappa) for kappa in kappas])
