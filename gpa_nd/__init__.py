@@ -1,5 +1,6 @@
 """Grid Partitioned Attention for any structure: audio, images, video, graphs, and attention between them."""
 
+from gpa_nd.causal import causal
 from gpa_nd.domains import audio, graph, image, video
 from gpa_nd.engine import attend, gpa_attention, select_keys
 from gpa_nd.layout import Layout
@@ -8,4 +9,16 @@ from gpa_nd.partition import Partition
 
 __version__ = "0.1.0"
 
-__all__ = ["GPA", "Layout", "Partition", "attend", "audio", "gpa_attention", "graph", "image", "select_keys", "video"]
+__all__ = [
+    "GPA",
+    "Layout",
+    "Partition",
+    "attend",
+    "audio",
+    "causal",
+    "gpa_attention",
+    "graph",
+    "image",
+    "select_keys",
+    "video",
+]

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from gpa_nd.always.base import AlwaysOn
 from gpa_nd.engine import Affinity, Backend
 from gpa_nd.nn.gpa import GPA
+from gpa_nd.ops.coarsening import coarse_edges
 from gpa_nd.ops.graph import GraphDownsampler
 from gpa_nd.ops.grid import GridDownsampler, PerAxis, check_per_axis
 from gpa_nd.partitioners.graph import GraphPartitioner
@@ -16,8 +20,10 @@ from gpa_nd.partitioners.grid import GridPartitioner
 def audio(
     downsample: PerAxis = 16,
     cells: PerAxis = 64,
-    kappa: int = 8,
+    kappa: int | tuple[int, ...] = 8,
     *,
+    causal: bool | tuple[bool, ...] = False,
+    always: Sequence[AlwaysOn] = (),
     scale: float | None = None,
     affinity: Affinity = "dot",
     enable_gqa: bool = False,
@@ -28,7 +34,10 @@ def audio(
     Args:
         downsample: samples or frames in a group.
         cells: cells along the time axis of coarse queries.
-        kappa: relevant coarse keys of each cell; a query attends to kappa · downsample elements.
+        kappa: relevant coarse keys of each cell; a query attends to kappa · downsample elements. A tuple
+            has a number for each level, finest first: Phase 1 is then done by GPA, on groups of groups.
+        causal: see :class:`GPA`.
+        always: see :class:`GPA`.
         scale: see :class:`GPA`.
         affinity: see :class:`GPA`.
         enable_gqa: see :class:`GPA`.
@@ -45,14 +54,16 @@ def audio(
         >>> gpa_nd.audio()(q, k, v).shape
         torch.Size([1, 4, 4000, 16])
     """
-    return _grid(1, downsample, cells, kappa, scale, affinity, enable_gqa, backend)
+    return _grid(1, downsample, cells, kappa, causal, always, scale, affinity, enable_gqa, backend)
 
 
 def image(
     downsample: PerAxis = 4,
     cells: PerAxis = (32, 32),
-    kappa: int = 12,
+    kappa: int | tuple[int, ...] = 12,
     *,
+    causal: bool | tuple[bool, ...] = False,
+    always: Sequence[AlwaysOn] = (),
     scale: float | None = None,
     affinity: Affinity = "dot",
     enable_gqa: bool = False,
@@ -63,7 +74,10 @@ def image(
     Args:
         downsample: pixels in a group along height and width.
         cells: cells along height and width of coarse queries.
-        kappa: relevant coarse keys of each cell; a query attends to kappa · downsample² pixels.
+        kappa: relevant coarse keys of each cell; a query attends to kappa · downsample² pixels. A tuple
+            has a number for each level, finest first: Phase 1 is then done by GPA, on groups of groups.
+        causal: see :class:`GPA`.
+        always: see :class:`GPA`.
         scale: see :class:`GPA`.
         affinity: see :class:`GPA`.
         enable_gqa: see :class:`GPA`.
@@ -80,14 +94,16 @@ def image(
         >>> gpa_nd.image(cells=(8, 8))(q, k, v).shape
         torch.Size([1, 1, 64, 80, 16])
     """
-    return _grid(2, downsample, cells, kappa, scale, affinity, enable_gqa, backend)
+    return _grid(2, downsample, cells, kappa, causal, always, scale, affinity, enable_gqa, backend)
 
 
 def video(
     downsample: PerAxis = (2, 4, 4),
     cells: PerAxis = (8, 16, 16),
-    kappa: int = 32,
+    kappa: int | tuple[int, ...] = 32,
     *,
+    causal: bool | tuple[bool, ...] = False,
+    always: Sequence[AlwaysOn] = (),
     scale: float | None = None,
     affinity: Affinity = "dot",
     enable_gqa: bool = False,
@@ -98,7 +114,10 @@ def video(
     Args:
         downsample: elements in a group along time, height and width.
         cells: cells along time, height and width of coarse queries.
-        kappa: relevant coarse keys of each cell; a query attends to kappa · (2 · 4 · 4) elements by default.
+        kappa: relevant coarse keys of each cell; a query attends to kappa · (2 · 4 · 4) elements by default. A tuple
+            has a number for each level, finest first: Phase 1 is then done by GPA, on groups of groups.
+        causal: see :class:`GPA`.
+        always: see :class:`GPA`.
         scale: see :class:`GPA`.
         affinity: see :class:`GPA`.
         enable_gqa: see :class:`GPA`.
@@ -115,7 +134,7 @@ def video(
         >>> gpa_nd.video(cells=(2, 3, 5), kappa=4)(q, k, v).shape
         torch.Size([1, 1, 8, 24, 40, 16])
     """
-    return _grid(3, downsample, cells, kappa, scale, affinity, enable_gqa, backend)
+    return _grid(3, downsample, cells, kappa, causal, always, scale, affinity, enable_gqa, backend)
 
 
 def graph(
@@ -123,9 +142,10 @@ def graph(
     num_nodes: int,
     downsample: int = 16,
     cells: int = 256,
-    kappa: int = 8,
+    kappa: int | tuple[int, ...] = 8,
     *,
     edge_weight: Float[Tensor, " e"] | None = None,
+    always: Sequence[AlwaysOn] = (),
     scale: float | None = None,
     affinity: Affinity = "dot",
     enable_gqa: bool = False,
@@ -142,8 +162,9 @@ def graph(
         num_nodes: n, how many nodes there are.
         downsample: most nodes in a group.
         cells: cells of coarse nodes.
-        kappa: relevant coarse nodes of each cell.
+        kappa: relevant coarse nodes of each cell. A tuple has a number for each level, finest first.
         edge_weight: (e,) how strongly the nodes of an edge belong together; 1 by default.
+        always: see :class:`GPA`.
         scale: see :class:`GPA`.
         affinity: see :class:`GPA`.
         enable_gqa: see :class:`GPA`.
@@ -161,12 +182,21 @@ def graph(
         >>> gpa_nd.graph(ring, 100, downsample=4, cells=5)(q, k, v).shape
         torch.Size([1, 2, 100, 8])
     """
-    downsampler = GraphDownsampler.from_edges(edge_index, num_nodes, downsample, edge_weight)
-    partitioner = GraphPartitioner.from_edges(edge_index, downsampler, cells, edge_weight=edge_weight)
+    levels = len(kappa) if isinstance(kappa, tuple) else 1
+    downsamplers, partitioners = [], []
+    for level in range(levels):
+        downsampler = GraphDownsampler.from_edges(edge_index, num_nodes, downsample, edge_weight)
+        cells_here = -(-cells // downsample**level)
+        partitioner = GraphPartitioner.from_edges(edge_index, downsampler, cells_here, edge_weight=edge_weight)
+        downsamplers.append(downsampler), partitioners.append(partitioner)
+        if level + 1 < levels:
+            edge_index, edge_weight = coarse_edges(edge_index, downsampler.labels, edge_weight)
+            num_nodes = downsampler.coarse_shape((num_nodes,))[0]
     return GPA(
-        partitioner,
-        downsampler,
+        tuple(partitioners),
+        tuple(downsamplers),
         kappa=kappa,
+        always=always,
         scale=scale,
         affinity=affinity,
         enable_gqa=enable_gqa,
@@ -178,18 +208,22 @@ def _grid(
     axes: int,
     downsample: PerAxis,
     cells: PerAxis,
-    kappa: int,
+    kappa: int | tuple[int, ...],
+    causal: bool | tuple[bool, ...],
+    always: Sequence[AlwaysOn],
     scale: float | None,
     affinity: Affinity,
     enable_gqa: bool,
     backend: Backend,
 ) -> GPA:
-    downsampler = GridDownsampler(_each("downsample", downsample, axes))
-    partitioner = GridPartitioner(_each("cells", cells, axes))
+    factors, counts = _each("downsample", downsample, axes), _each("cells", cells, axes)
+    levels = range(len(kappa) if isinstance(kappa, tuple) else 1)
     return GPA(
-        partitioner,
-        downsampler,
+        tuple(GridPartitioner(_shrunk(counts, factors, level)) for level in levels),
+        tuple(GridDownsampler(factors) for _ in levels),
         kappa=kappa,
+        causal=causal,
+        always=always,
         scale=scale,
         affinity=affinity,
         enable_gqa=enable_gqa,
@@ -197,7 +231,12 @@ def _grid(
     )
 
 
-def _each(name: str, value: PerAxis, axes: int) -> PerAxis:
+def _shrunk(counts: tuple[int, ...], factors: tuple[int, ...], times: int) -> tuple[int, ...]:
+    """As many cells as there are groups of cells."""
+    return tuple(-(-count // factor**times) for count, factor in zip(counts, factors, strict=True))
+
+
+def _each(name: str, value: PerAxis, axes: int) -> tuple[int, ...]:
     value = check_per_axis(name, value)
     numbers = (value,) * axes if isinstance(value, int) else value
     if len(numbers) != axes:

@@ -166,6 +166,39 @@ class Partition:
         order, offsets, host_offsets = tensors
         return cls(order, offsets, host_offsets)
 
+    @classmethod
+    @lasting()
+    def concat(cls, parts: Sequence[Partition], num_elements: Sequence[int] | None = None) -> Partition:
+        """Several structures side by side as one: the elements and cells of each follow those of the one before it.
+
+        Args:
+            parts: at least one.
+            num_elements: how many elements each structure has, where its cells leave some out.
+
+        Raises:
+            ValueError: no partition, or one that leaves elements out, and nothing says how many there are.
+
+        Example:
+            >>> pair = Partition.from_labels(torch.tensor([0, 0]))
+            >>> Partition.concat([pair, pair]).labels.tolist()
+            [0, 0, 1, 1]
+        """
+        if not parts:
+            raise ValueError("parts: expected at least one partition, got none")
+        covers = all(part.covers for part in parts)
+        if num_elements is None:
+            if not covers:
+                raise ValueError("num_elements: expected the size of each structure, whose cells leave elements out")
+            num_elements = [part.num_elements for part in parts]
+        device = parts[0].order.device
+        before = torch.tensor([0, *num_elements]).cumsum(0)[:-1].to(device)
+        sizes = torch.tensor([part.num_elements for part in parts], device=device)
+        shift = before.repeat_interleave(sizes, output_size=sum(part.num_elements for part in parts))
+        order = torch.cat([part.order for part in parts]) + shift
+        host = torch.cat([part.host_offsets.diff() for part in parts]).cumsum(0)
+        host_offsets = torch.cat([host.new_zeros(1), host])
+        return cls(order, host_offsets.to(device), host_offsets, covers)
+
     def then(self, cells: Partition) -> Partition:
         """Fine cells: each cell of ``cells``, a partition of this one's m cells, with all its elements (Definition 5).
 

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from gpa_nd.checks import check_int
 from gpa_nd.engine import blocked  # registers operators, which a program that was exported looks for
 from gpa_nd.engine.arguments import (
     check_choices,
+    check_kappa,
+    check_key_bias,
     check_no_tangents,
-    check_positions,
     check_relevant,
     check_tokens,
 )
+from gpa_nd.engine.bias import hide, key_bias_of
 from gpa_nd.engine.choice import Affinity, Backend, choose
+from gpa_nd.engine.phase1 import Rank, select
 from gpa_nd.engine.precision import own_precision
 from gpa_nd.layout import Layout
 
@@ -27,7 +31,9 @@ def select_keys(
     k: Float[Tensor, "b h_k n_k c"],
     layout: Layout,
     *,
-    kappa: int,
+    kappa: int | tuple[int, ...],
+    key_mask: Bool[Tensor, "b n_k"] | None = None,
+    key_bias: Float[Tensor, "b h_k n_k"] | None = None,
     scale: float | None = None,
     affinity: Affinity = "dot",
     enable_gqa: bool = False,
@@ -42,7 +48,11 @@ def select_keys(
         q: (B, H, n_q, c) queries.
         k: (B, H, n_k, c) keys.
         layout: who belongs to whom.
-        kappa: coarse keys to keep for each cell.
+        kappa: coarse keys to keep for each cell; where the layout has coarser ones, a number for each level, finest
+            first, or one for all.
+        key_mask: (B, n_k) bool, False for keys that nobody sees; they do not enter the means of Phase 1 either.
+        key_bias: (B, H_k, n_k) of any floating point dtype, added to the affinities of each key; Phase 1 adds the mean
+            over a group. −∞ masks the key.
         scale: factor of the affinity; 1/√c by default.
         affinity: ``"dot"`` (q·k · scale) or ``"euclidean"`` (−|q − k|² · scale).
         enable_gqa: k and v may have fewer heads than q: as many neighbouring heads of q share one as there are more.
@@ -50,7 +60,7 @@ def select_keys(
 
     Returns:
         (B, H, m, min(kappa, n_k')) int64: distinct coarse keys, best first; −1 where a cell may see fewer; a row of −2
-        where NaN or infinity keeps a cell from being ranked.
+        where NaN or infinity keeps a cell from being ranked. Behind them stand the columns of :attr:`Layout.always`.
 
     Raises:
         TypeError: an argument of the wrong type, or mixed dtypes.
@@ -65,9 +75,10 @@ def select_keys(
         [[0, 1], [2, 3]]
     """
     check_tokens({"q": q, "k": k}, layout, enable_gqa)
-    check_int("kappa", kappa, at_least=1)
+    kappas = check_kappa(kappa, layout)
     check_choices(scale, affinity, backend)
-    return _select_keys(q, k, layout, kappa, scale, affinity, backend)
+    check_key_bias(key_mask, key_bias, k)
+    return _select_keys(q, k, layout, kappas, key_bias_of(key_mask, key_bias, k), scale, affinity, backend)
 
 
 def attend(
@@ -78,7 +89,8 @@ def attend(
     relevant: Int[Tensor, "b h m chosen"],
     *,
     logits: Float[Tensor, "b h m chosen"] | None = None,
-    positions: tuple[Int[Tensor, " n_q"], Int[Tensor, " n_k"]] | None = None,
+    key_mask: Bool[Tensor, "b n_k"] | None = None,
+    key_bias: Float[Tensor, "b h_k n_k"] | None = None,
     scale: float | None = None,
     affinity: Affinity = "dot",
     enable_gqa: bool = False,
@@ -96,9 +108,9 @@ def attend(
         logits: (B, H, m, r) of any floating point dtype, added to the scores of all elements under each selected coarse
             key; differentiable. The way in for a selection that learns, a coarse prior or a position bias. −∞ removes
             the key. Not broadcast.
-        positions: int64 (n_q,) of the queries and (n_k,) of the keys: a query sees a selected key only if the key's
-            position is not greater than its own. Phase 1 does not know them: :attr:`Layout.key_ranges` keeps it from
-            selecting what nobody in a cell may see.
+        key_mask: (B, n_k) bool, False for keys that nobody sees; they do not enter the means of Phase 1 either.
+        key_bias: (B, H_k, n_k) of any floating point dtype, added to the affinities of each key; Phase 1 adds the mean
+            over a group. −∞ masks the key. Differentiable.
         scale: factor of the affinity; 1/√c by default.
         affinity: ``"dot"`` (q·k · scale) or ``"euclidean"`` (−|q − k|² · scale).
         enable_gqa: k and v may have fewer heads than q: as many neighbouring heads of q share one as there are more.
@@ -124,11 +136,11 @@ def attend(
     check_tokens({"q": q, "k": k, "v": v}, layout, enable_gqa)
     check_choices(scale, affinity, backend)
     check_relevant(relevant, logits, q, layout)
-    check_positions(positions, layout)
+    check_key_bias(key_mask, key_bias, k)
     if logits is not None:  # a logit of −∞ removes the key, also where it is the only one
         removed = logits.isneginf()
         relevant, logits = relevant.masked_fill(removed & (relevant >= 0), -1), logits.masked_fill(removed, 0)
-    return _attend(q, k, v, layout, relevant, logits, positions, scale, affinity, backend)
+    return _attend(q, k, v, layout, relevant, logits, key_bias_of(key_mask, key_bias, k), scale, affinity, backend)
 
 
 def gpa_attention(
@@ -137,7 +149,9 @@ def gpa_attention(
     v: Float[Tensor, "b h_k n_k c_v"],
     layout: Layout,
     *,
-    kappa: int,
+    kappa: int | tuple[int, ...],
+    key_mask: Bool[Tensor, "b n_k"] | None = None,
+    key_bias: Float[Tensor, "b h_k n_k"] | None = None,
     scale: float | None = None,
     affinity: Affinity = "dot",
     enable_gqa: bool = False,
@@ -153,7 +167,11 @@ def gpa_attention(
         k: (B, H, n_k, c) keys.
         v: (B, H, n_k, c_v) values.
         layout: who belongs to whom.
-        kappa: coarse keys to keep for each cell; at or above n_k' the result is dense attention exactly.
+        kappa: coarse keys to keep for each cell; at or above n_k' the result is dense attention exactly. Where the
+            layout has coarser ones, a number for each level, finest first, or one for all.
+        key_mask: (B, n_k) bool, False for keys that nobody sees; they do not enter the means of Phase 1 either.
+        key_bias: (B, H_k, n_k) of any floating point dtype, added to the affinities of each key; Phase 1 adds the mean
+            over a group. −∞ masks the key. Differentiable.
         scale: factor of the affinity; 1/√c by default.
         affinity: ``"dot"`` (q·k · scale) or ``"euclidean"`` (−|q − k|² · scale).
         enable_gqa: k and v may have fewer heads than q: as many neighbouring heads of q share one as there are more.
@@ -175,35 +193,58 @@ def gpa_attention(
         torch.Size([1, 2, 1536, 16])
     """
     check_tokens({"q": q, "k": k, "v": v}, layout, enable_gqa)
-    check_int("kappa", kappa, at_least=1)
+    kappas = check_kappa(kappa, layout)
     check_choices(scale, affinity, backend)
-    sees_all = kappa >= len(layout.key_groups) and layout.members.covers and layout.key_ranges is None
-    if backend == "auto" and affinity == "dot" and sees_all and not _is_empty(q):
+    check_key_bias(key_mask, key_bias, k)
+    bias = key_bias_of(key_mask, key_bias, k)
+    if backend == "auto" and affinity == "dot" and bias is None and _sees_all(layout, kappas) and not _is_empty(q):
         with own_precision(q):
             return blocked.dense(q, k, v, _scale(scale, q))
-    relevant = _select_keys(q, k, layout, kappa, scale, affinity, backend)
-    return _attend(q, k, v, layout, relevant, None, None, scale, affinity, backend)
+    relevant = _select_keys(q, k, layout, kappas, bias, scale, affinity, backend)
+    return _attend(q, k, v, layout, relevant, None, bias, scale, affinity, backend)
+
+
+def _sees_all(layout: Layout, kappas: tuple[int, ...]) -> bool:
+    """Whether every query attends to every key."""
+    if layout.coarser is not None and not _sees_all(layout.coarser, kappas[1:]):
+        return False
+    everywhere = layout.members.covers and layout.key_ranges is None and layout.positions is None
+    return everywhere and layout.coarse_positions is None and kappas[0] >= len(layout.key_groups)
 
 
 def _select_keys(
-    q: Tensor, k: Tensor, layout: Layout, kappa: int, scale: float | None, affinity: Affinity, backend: Backend
+    q: Tensor,
+    k: Tensor,
+    layout: Layout,
+    kappas: tuple[int, ...],
+    bias: Tensor | None,
+    scale: float | None,
+    affinity: Affinity,
+    backend: Backend,
 ) -> Tensor:
-    chosen, scale = choose(backend, (q, k), affinity), _scale(scale, q)
     if _is_empty(q):
-        shape = (*q.shape[:2], len(layout.query_cells), min(kappa, len(layout.key_groups)))
+        always = 0 if layout.always is None else layout.always.shape[1]
+        shape = (*q.shape[:2], len(layout.query_cells), min(kappas[0], len(layout.key_groups)) + always)
         return torch.empty(shape, dtype=torch.int64, device=q.device)
+    with own_precision(q):
+        return select(
+            q, k, layout, kappas, bias, _ranking(choose(backend, (q, k), affinity), _scale(scale, q), affinity)
+        )
+
+
+def _ranking(chosen: Literal["reference", "torch", "triton"], scale: float, affinity: Affinity) -> Rank:
+    """What ranks coarse keys in this backend."""
     match chosen:
         case "reference":
             from gpa_nd.engine import reference
 
-            with own_precision(q):
-                return reference.select_keys(q, k, layout, kappa, scale, affinity)
+            return lambda q, k, layout, kappa, *rest: reference.select_keys(q, k, layout, kappa, scale, affinity, *rest)
         case "torch":
-            return blocked.select_keys(q, k, layout, kappa, scale, affinity)
+            return lambda q, k, layout, kappa, *rest: blocked.select_keys(q, k, layout, kappa, scale, affinity, *rest)
         case "triton":
             from gpa_nd.engine import fused
 
-            return fused.select_keys(q, k, layout, kappa, scale)
+            return lambda q, k, layout, kappa, *rest: fused.select_keys(q, k, layout, kappa, scale, *rest)
 
 
 def _attend(
@@ -213,29 +254,30 @@ def _attend(
     layout: Layout,
     relevant: Tensor,
     logits: Tensor | None,
-    positions: tuple[Tensor, Tensor] | None,
+    bias: Tensor | None,
     scale: float | None,
     affinity: Affinity,
     backend: Backend,
 ) -> Tensor:
-    inputs = (q, k, v) if logits is None else (q, k, v, logits)
+    inputs = tuple(x for x in (q, k, v, logits, bias) if x is not None)
     chosen, scale = choose(backend, (q, k, v), affinity), _scale(scale, q)
     if _is_empty(q):  # but a part of the graph that gradients go through
         return q.new_zeros(*q.shape[:3], v.shape[-1]) + 0 * sum(x.sum().to(q.dtype) for x in inputs)
     if chosen != "reference":
         check_no_tangents(chosen, inputs)
+    k, v = hide(k, bias), hide(v, bias)
     match chosen:
         case "reference":
             from gpa_nd.engine import reference
 
             with own_precision(q):
-                return reference.attend(q, k, v, layout, relevant, logits, positions, scale, affinity)
+                return reference.attend(q, k, v, layout, relevant, logits, bias, scale, affinity)
         case "torch":
-            return blocked.attend(q, k, v, layout, relevant, logits, positions, scale, affinity)
+            return blocked.attend(q, k, v, layout, relevant, logits, bias, scale, affinity)
         case "triton":
             from gpa_nd.engine import fused
 
-            return fused.attend(q, k, v, layout, relevant, logits, scale, *(positions or (None, None)))
+            return fused.attend(q, k, v, layout, relevant, logits, bias, scale)
 
 
 def _is_empty(q: Tensor) -> bool:

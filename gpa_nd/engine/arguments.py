@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from gpa_nd.checks import check_tensor
+from gpa_nd.checks import check_int, check_tensor
 from gpa_nd.layout import Layout
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -130,25 +130,41 @@ def check_relevant(relevant: Tensor, logits: Tensor | None, q: Tensor, layout: L
         raise ValueError(f"logits: expected it on {q.device}, where q is, got {logits.device}")
 
 
-def check_positions(positions: tuple[Tensor, Tensor] | None, layout: Layout) -> None:
-    """Where queries and keys stand, int64 (n_q,) and (n_k,).
+def check_kappa(kappa: int | tuple[int, ...], layout: Layout) -> tuple[int, ...]:
+    """Coarse keys to select at each level, finest first; one number means the same at every level.
 
     Raises:
-        TypeError: not a pair of int64 tensors.
-        ValueError: wrong lengths or devices.
+        TypeError: neither an int nor a tuple of ints.
+        ValueError: a number below 1, or another number of levels than the layout has.
     """
-    if positions is None:
-        return
-    if not isinstance(positions, tuple | list) or len(positions) != 2:
-        raise TypeError(f"positions: expected a pair, of the queries and of the keys, got {type(positions).__name__}")
-    for name, x, groups in zip(("queries", "keys"), positions, (layout.query_groups, layout.key_groups), strict=True):
-        if not isinstance(x, Tensor) or x.dtype != torch.int64:
+    kappas = tuple(kappa) if isinstance(kappa, tuple | list) else (kappa,) * layout.levels
+    for number in kappas:
+        check_int("kappa", number, at_least=1)
+    if len(kappas) != layout.levels:
+        raise ValueError(f"kappa: expected one number for each of {layout.levels} levels, got {kappa}")
+    return kappas
+
+
+def check_key_bias(key_mask: Tensor | None, key_bias: Tensor | None, k: Tensor) -> None:
+    """Which keys are masked (B, n_k), and what is added to their affinities (B, H_k, n_k).
+
+    Raises:
+        TypeError: ``key_mask`` is not boolean, or ``key_bias`` is not floating point.
+        ValueError: wrong shapes or devices.
+    """
+    for name, x, shape, kind, fits in (
+        ("key_mask", key_mask, (k.shape[0], *k.shape[2:-1]), "a boolean", lambda x: x.dtype == torch.bool),
+        ("key_bias", key_bias, tuple(k.shape[:-1]), "a floating point", torch.is_floating_point),
+    ):
+        if x is None:
+            continue
+        if not isinstance(x, Tensor) or not fits(x):
             got = x.dtype if isinstance(x, Tensor) else type(x).__name__
-            raise TypeError(f"positions: expected an int64 tensor for the {name}, got {got}")
-        if x.shape != (groups.num_elements,):
-            raise ValueError(f"positions: expected shape ({groups.num_elements},) for the {name}, got {tuple(x.shape)}")
-        if x.device != layout.device:
-            raise ValueError(f"positions: expected those of the {name} on {layout.device}, got {x.device}")
+            raise TypeError(f"{name}: expected {kind} tensor, got {got}")
+        if tuple(x.shape) != shape:
+            raise ValueError(f"{name}: expected shape {shape}, got {tuple(x.shape)}")
+        if x.device != k.device:
+            raise ValueError(f"{name}: expected it on {k.device}, where k is, got {x.device}")
 
 
 def check_no_tangents(backend: str, tensors: tuple[Tensor, ...]) -> None:

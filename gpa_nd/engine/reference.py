@@ -3,23 +3,34 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from gpa_nd.engine.bias import CoarseBias
 from gpa_nd.layout import Layout
 
 
 @torch.no_grad()
 def select_keys(
-    q: Tensor, k: Tensor, layout: Layout, kappa: int, scale: float, affinity: str
+    q: Tensor,
+    k: Tensor,
+    layout: Layout,
+    kappa: int,
+    scale: float,
+    affinity: str,
+    bias: CoarseBias | None,
+    candidates: Tensor | None,
 ) -> Int[Tensor, "b h m kappa"]:
     """Phase 1: finding relevant keys at the low resolution."""
-    k = for_query_heads(k, q)
-    q_low, k_low = layout.query_groups.mean(q), layout.key_groups.mean(k)  # line 5
-    seen = visible(layout)
-    scores = affinities(not_finite_to_nan(q_low), not_finite_to_nan(k_low), scale, affinity)
-    a_low = softmax(scores, seen[layout.query_cells.labels])  # line 6
-    a_cells = layout.query_cells.split(a_low)  # lines 7–8
+    q_low, k_low = layout.query_groups.mean(q), pooled_keys(k, layout, bias)  # line 5
+    seen = visible(layout, candidates).expand(*q.shape[:2], -1, -1)
+    scores = affinities(not_finite_to_nan(q_low), not_finite_to_nan(for_query_heads(k_low, q)), scale, affinity)
+    if bias is not None:
+        added = for_query_heads(bias.added, q)[:, :, None]
+        scores, seen = scores + added, seen & ~added.isneginf()
+    cells = layout.query_cells.split(scores)  # lines 7–8
+    ranked_by = range(len(cells)) if layout.ranked_by is None else layout.ranked_by.tolist()
+    a_cells = [softmax(cells[by], seen[:, :, cell, None]) for cell, by in enumerate(ranked_by)]  # line 6
     sums = torch.stack([a_cell.sum(-2) for a_cell in a_cells], dim=-2)
     return most_relevant(sums, seen, kappa)  # lines 9–11
 
@@ -31,7 +42,7 @@ def attend(
     layout: Layout,
     relevant: Tensor,
     logits: Tensor | None,
-    positions: tuple[Tensor, Tensor] | None,
+    bias: Tensor | None,
     scale: float,
     affinity: str,
 ) -> Float[Tensor, "b h n_q c_v"]:
@@ -42,12 +53,14 @@ def attend(
         chosen = relevant[:, :, cell]
         index = torch.where(chosen[..., None] >= 0, layout.members.table[chosen.clamp_min(0)], -1)  # line 15
         k_cell, v_cell = gather(k, index.flatten(-2)), gather(v, index.flatten(-2))  # line 16
-        scores = affinities(q_cell, k_cell, scale, affinity)
+        scores, seen = affinities(q_cell, k_cell, scale, affinity), (index >= 0).flatten(-2)[:, :, None]
         if logits is not None:
             scores = scores + logits[:, :, cell, :, None].expand(index.shape).flatten(-2)[:, :, None]
-        seen = (index >= 0).flatten(-2)[:, :, None]
-        if positions is not None:
-            seen = seen & (positions[1][index.flatten(-2)][:, :, None] <= of_cell(positions[0], layout, cell))
+        if bias is not None:
+            added = gather(for_query_heads(bias, q)[..., None], index.flatten(-2)).mT
+            scores, seen = scores + added.masked_fill(added.isneginf(), 0), seen & ~added.isneginf()
+        if layout.positions is not None:
+            seen = seen & not_behind(layout, cell, index.flatten(-2))
         x_cell = weigh(softmax(scores, seen), v_cell, seen)  # line 17
         x_cells.append(x_cell.masked_fill((chosen == -2).any(-1)[..., None, None], torch.nan).to(q.dtype))
     return layout.fine_cells.join(x_cells)  # line 19
@@ -75,9 +88,17 @@ def weigh(weights: Tensor, v: Tensor, seen: Tensor) -> Float[Tensor, "b h n_q c_
     return (weights[..., None] * torch.where(seen[..., None], v[..., None, :, :], 0)).sum(-2)
 
 
-def of_cell(query_positions: Tensor, layout: Layout, cell: int) -> Int[Tensor, "n 1"]:
-    """The positions of a cell's queries."""
-    return layout.fine_cells.split(query_positions[:, None])[cell]
+def not_behind(layout: Layout, cell: int, index: Tensor) -> Bool[Tensor, "b h n_q r"]:
+    """Whether a key stands behind a query of the cell on no axis."""
+    of_queries, of_keys = layout.positions
+    return (of_keys[index][:, :, None] <= layout.fine_cells.split(of_queries)[cell][:, None]).all(-1)
+
+
+def pooled_keys(k: Tensor, layout: Layout, bias: CoarseBias | None) -> Float[Tensor, "b h_k n_k c"]:
+    """Means over the keys that are visible; the masked ones are zero."""
+    if bias is None:
+        return layout.key_groups.mean(k)
+    return (layout.key_groups.mean(k.to(bias.share.dtype)) / bias.share[..., None]).to(k.dtype)
 
 
 def for_query_heads(x: Tensor, q: Tensor) -> Float[Tensor, "b h n c"]:
@@ -85,12 +106,18 @@ def for_query_heads(x: Tensor, q: Tensor) -> Float[Tensor, "b h n c"]:
     return x.repeat_interleave(q.shape[1] // x.shape[1], dim=1)
 
 
-def visible(layout: Layout) -> Tensor:
-    """(m, n_k'): whether a cell may see a coarse key."""
+def visible(layout: Layout, candidates: Tensor | None) -> Bool[Tensor, "*b_h m n_k"]:
+    """Whether a cell may select a coarse key."""
     keys = torch.arange(len(layout.key_groups), device=layout.device)
-    if layout.key_ranges is None:
-        return torch.ones(len(layout.query_cells), len(keys), dtype=torch.bool, device=layout.device)
-    return (layout.key_ranges[:, :1] <= keys) & (keys < layout.key_ranges[:, 1:])
+    seen = torch.ones(len(layout.query_cells), len(keys), dtype=torch.bool, device=layout.device)
+    if layout.key_ranges is not None:
+        seen = (layout.key_ranges[:, :1] <= keys) & (keys < layout.key_ranges[:, 1:])
+    if layout.coarse_positions is not None:
+        of_cells, of_keys = layout.coarse_positions
+        seen = seen & (of_keys <= of_cells[:, None]).all(-1)
+    if candidates is not None:
+        seen = seen & (candidates[..., None] == keys).any(-2)
+    return seen
 
 
 def most_relevant(sums: Tensor, seen: Tensor, kappa: int) -> Int[Tensor, "b h m kappa"]:

@@ -51,7 +51,7 @@ def heavy_edge_matching(
         >>> heavy_edge_matching(path, num_nodes=4, factor=2).tolist()
         [0, 0, 1, 1]
     """
-    edge_index = _checked(edge_index, num_nodes, edge_weight)
+    edge_index = checked_edges(edge_index, num_nodes, edge_weight)
     check_int("factor", factor, at_least=1)
     labels = torch.arange(num_nodes, device=edge_index.device)
     levels = _levels(edge_index, num_nodes, min(factor, num_nodes), edge_weight)
@@ -86,7 +86,7 @@ def coarsening_order(
         >>> coarsening_order(shuffled_path, num_nodes=4).tolist()
         [2, 0, 3, 1]
     """
-    edge_index = _checked(edge_index, num_nodes, edge_weight)
+    edge_index = checked_edges(edge_index, num_nodes, edge_weight)
     levels = list(_levels(edge_index, num_nodes, num_nodes, edge_weight))
     order = torch.arange(int(levels[-1][0].max()) + 1 if levels else num_nodes, device=edge_index.device)
     position = order
@@ -129,7 +129,7 @@ def coarse_edges(
     check_integers("labels", labels)
     if labels.ndim != 1 or (labels < 0).any():
         raise ValueError(f"labels: expected shape (n,) and no negative number, got {tuple(labels.shape)}")
-    edge_index = _checked(edge_index, labels.numel(), edge_weight)
+    edge_index = checked_edges(edge_index, labels.numel(), edge_weight)
     source, target = labels.long()[edge_index]
     between = (source != target).nonzero().squeeze(1)
     num_groups = int(labels.max()) + 1 if labels.numel() else 0
@@ -262,7 +262,7 @@ def _hash(key: Tensor) -> Tensor:
     return (key ^ (key >> 31)) & _HASH
 
 
-def _checked(edge_index: Tensor, num_nodes: int, edge_weight: Tensor | None) -> Tensor:
+def checked_edges(edge_index: Tensor, num_nodes: int, edge_weight: Tensor | None) -> Tensor:
     """Check the arguments that describe a graph and return the edges as int64."""
     check_int("num_nodes", num_nodes, at_least=0)
     check_integers("edge_index", edge_index)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
+from jaxtyping import Int
+from torch import Tensor
 
 from gpa_nd.ops.base import Shape
 from gpa_nd.ops.grid import PerAxis, check_per_axis, count_axes, for_axes, product_labels
@@ -47,11 +51,27 @@ class GridPartitioner(Partitioner):
     def __repr__(self) -> str:
         return f"GridPartitioner({self.cells_per_axis})"
 
+    def cells_shape(self, shape: Shape) -> tuple[int, ...]:
+        """How many cells there are along each axis of a grid of this shape."""
+        counts = for_axes("cells", self.cells_per_axis, shape)
+        return tuple(min(count, size) for count, size in zip(counts, shape, strict=True))
+
     def cells(self, shape: Shape) -> Partition:
         """The cells of a grid of this shape, row-major."""
-        counts = for_axes("cells", self.cells_per_axis, shape)
+        counts = self.cells_shape(shape)
 
         def along(axis: int) -> torch.Tensor:
-            return torch.arange(shape[axis]) * min(counts[axis], shape[axis]) // max(shape[axis], 1)
+            return torch.arange(shape[axis]) * counts[axis] // max(shape[axis], 1)
 
         return Partition.from_labels(product_labels(shape, along))
+
+    def cells_before(self, shape: Shape, axes: Sequence[int]) -> Int[Tensor, " m"]:
+        """For each cell the one before it along all of these axes; −1 for the first ones."""
+        counts = self.cells_shape(shape)
+        number = torch.arange(torch.Size(counts).numel())
+        before, there = number.clone(), torch.ones_like(number, dtype=torch.bool)
+        for axis in axes:
+            step = torch.Size(counts[axis + 1 :]).numel()
+            before -= step
+            there &= number // step % counts[axis] > 0
+        return before.where(there, -1)

@@ -18,13 +18,13 @@ def attend(
     layout: Layout,
     relevant: Tensor,
     logits: Tensor | None,
-    positions: tuple[Tensor, Tensor] | None,
+    bias: Tensor | None,
     scale: float,
     affinity: str,
 ) -> Float[Tensor, "b h n_q c_v"]:
     """Phase 2: for a block of cells at a time gather the keys and values that they chose, and attend."""
     cells, members = layout.fine_cells.tensors(), layout.members.tensors()
-    of_queries, of_keys = (None, None) if positions is None else positions
+    of_queries, of_keys = layout.positions or (None, None)
     out: Tensor = torch.ops.gpa_nd.blocked_attend(
         q, k, v, relevant, logits, cells, members, of_queries, of_keys, scale, affinity
     )

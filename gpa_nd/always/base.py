@@ -1,0 +1,47 @@
+"""AlwaysOn: which coarse keys a cell attends to whatever it selects, for any geometry."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from gpa_nd.ops.base import Downsampler, Shape
+from gpa_nd.partition import Partition
+
+
+class AlwaysOn(ABC):
+    """Coarse keys that every cell attends to, in the same softmax as the selected ones and beside the κ of them.
+
+    Law: the rows of ``keys(…)`` name distinct coarse keys, −1 behind the last, and depend on nothing but the arguments.
+    """
+
+    @abstractmethod
+    def keys(
+        self, cells: Partition, query_shape: Shape, key_downsampler: Downsampler, key_shape: Shape
+    ) -> Int[Tensor, "m a"]:
+        """The coarse keys that are always on for each cell.
+
+        Args:
+            cells: the cells of queries at full resolution.
+            query_shape: sizes of the axes of the queries.
+            key_downsampler: the groups of keys.
+            key_shape: sizes of the axes of the keys.
+        """
+
+
+def table_of(cell: Int[Tensor, " entries"], key: Int[Tensor, " entries"], num_cells: int) -> Int[Tensor, "m a"]:
+    """The keys of each cell, ascending, once each, −1 behind the last, from pairs of a cell and a key.
+
+    Example:
+        >>> table_of(torch.tensor([1, 0, 1, 1]), torch.tensor([5, 2, 3, 5]), 3).tolist()
+        [[2, -1], [3, 5], [-1, -1]]
+    """
+    pairs = torch.stack([cell, key]).unique(dim=1)
+    sizes = torch.bincount(pairs[0], minlength=num_cells)
+    place = torch.arange(pairs.shape[1], device=pairs.device) - (sizes.cumsum(0) - sizes)[pairs[0]]
+    table = torch.full((num_cells, int(sizes.max()) if num_cells else 0), -1, device=pairs.device)
+    table[pairs[0], place] = pairs[1]
+    return table

@@ -1,0 +1,52 @@
+"""Key masks and key biases: what is added to the affinities of a key, −∞ where it is masked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gpa_nd.engine.precision import wide
+from gpa_nd.partition import Partition
+
+
+@dataclass(frozen=True)
+class CoarseBias:
+    """What Phase 1 knows of a key bias.
+
+    Attributes:
+        added: (B, H_k, n_k') the mean over the visible keys of each group; −∞ where none is visible.
+        share: (B, H_k, n_k') the part of each group that is visible; 1 where none is, so that one can divide by it.
+    """
+
+    added: Float[Tensor, "b h_k n_k_low"]
+    share: Float[Tensor, "b h_k n_k_low"]
+
+
+def key_bias_of(key_mask: Tensor | None, key_bias: Tensor | None, k: Tensor) -> Float[Tensor, "b h_k n_k"] | None:
+    """A mask (B, n_k) and a bias (B, H_k, n_k) as one bias, in the dtype that scores are computed in."""
+    if key_bias is not None:
+        key_bias = key_bias.to(wide(k.dtype))
+    if key_mask is None:
+        return key_bias
+    if key_bias is None:
+        key_bias = torch.zeros((), dtype=wide(k.dtype), device=k.device).expand(k.shape[:3])
+    return key_bias.masked_fill(~key_mask[:, None], -torch.inf)
+
+
+def hide(x: Tensor, bias: Tensor | None) -> Tensor:
+    """Keys or values, zero where they are masked, so that they count for nothing, were they not numbers."""
+    return x if bias is None else x.masked_fill(bias.isneginf()[..., None], 0)
+
+
+@torch.no_grad()
+def coarse_bias(bias: Float[Tensor, "b h_k n_k"], groups: Partition) -> CoarseBias:
+    """The bias of coarse keys: masked keys do not enter the means."""
+    seen = ~bias.isneginf()
+    share = groups.mean(seen.to(bias.dtype)[..., None])[..., 0]
+    nothing = share == 0
+    share = share.masked_fill(nothing, 1)
+    added = groups.mean(bias.masked_fill(~seen, 0)[..., None])[..., 0] / share
+    return CoarseBias(added.masked_fill(nothing, -torch.inf), share)
