@@ -18,8 +18,8 @@ PAIRS_AT_ONCE = 2**25  # of a cell and a coarse key: what is compared at the sam
 
 def causal(
     layout: Layout,
-    query_positions: Int[Tensor, "n_q *axes"],
-    key_positions: Int[Tensor, "n_k *axes"],
+    query_positions: Int[Tensor, " n_q *axes"],
+    key_positions: Int[Tensor, " n_k *axes"],
     before: Sequence[Int[Tensor, " m"]] | None = None,
 ) -> Layout:
     """The same layout, in which no query sees a key that stands behind it.
@@ -138,7 +138,8 @@ def _visible(layout: Layout, cells: Span, keys: Span, ranked: Tensor) -> tuple[T
         exact &= bool((past.sum(-1) == stop - start).all())
         ranges.append(torch.stack([start, stop], dim=-1))
         row, column = always.nonzero(as_tuple=True)
-        rows.append(row + some[0]), columns.append(column)
+        rows.append(row + some[0])
+        columns.append(column)
     row, column = torch.cat(rows), torch.cat(columns)
     sizes = torch.bincount(row, minlength=len(first))
     place = torch.arange(len(row), device=row.device) - (sizes.cumsum(0) - sizes)[row]
@@ -165,7 +166,7 @@ def _on_all_axes(axes: int, compare: Callable[[int], Tensor]) -> Tensor:
 
 
 def _latest_in_time(first: Tensor, last: Tensor) -> Tensor:
-    """For each cell the one that ends last among those that end before it begins, or at its first position; −1: none."""
+    """For each cell the one that ends last among those that end in time, not behind its first position; −1: none."""
     order = last.sum(-1).argsort(stable=True)
     latest = []
     for some in first.split(max(1, PAIRS_AT_ONCE // max(1, len(last)))):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from gpa_nd.checks import check_integers
 from gpa_nd.engine import Affinity
-from gpa_nd.engine.arguments import check_choices, check_positions, check_relevant, check_tokens
+from gpa_nd.engine.arguments import check_choices, check_key_bias, check_relevant, check_tokens
+from gpa_nd.engine.bias import hide, key_bias_of
 from gpa_nd.engine.precision import own_precision
 from gpa_nd.engine.reference import affinities, for_query_heads, softmax
 from gpa_nd.layout import Layout
@@ -24,7 +25,8 @@ def key_contributions(
     queries: Int[Tensor, " asked"],
     *,
     logits: Float[Tensor, "b h m chosen"] | None = None,
-    positions: tuple[Int[Tensor, " n_q"], Int[Tensor, " n_k"]] | None = None,
+    key_mask: Bool[Tensor, "b n_k"] | None = None,
+    key_bias: Float[Tensor, "b h_k n_k"] | None = None,
     scale: float | None = None,
     affinity: Affinity = "dot",
     enable_gqa: bool = False,
@@ -44,8 +46,8 @@ def key_contributions(
             makes the cell NaN.
         queries: numbers of the query elements that are asked for, in 0 … n_q − 1.
         logits: (B, H, m, r), added to the scores of all elements under each selected coarse key; −∞ removes the key.
-        positions: int64 (n_q,) of the queries and (n_k,) of the keys: a query sees a selected key only if the key's
-            position is not greater than its own.
+        key_mask: (B, n_k) bool, False for keys that nobody sees.
+        key_bias: (B, H_k, n_k), added to the affinities of each key.
         scale: factor of the affinity; 1/√c by default.
         affinity: ``"dot"`` (q·k · scale) or ``"euclidean"`` (−|q − k|² · scale).
         enable_gqa: k may have fewer heads than q: as many neighbouring heads of q share one as there are more.
@@ -70,23 +72,28 @@ def key_contributions(
     check_tokens({"q": q, "k": k}, layout, enable_gqa)
     check_choices(scale, affinity, "reference")
     check_relevant(relevant, logits, q, layout)
-    check_positions(positions, layout)
+    check_key_bias(key_mask, key_bias, k)
     _check_queries(queries, q)
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     cell = layout.fine_cells.labels[queries]
     chosen = relevant[:, :, cell]  # (b, h, asked, r)
     index = torch.where(chosen[..., None] >= 0, layout.members.table[chosen.clamp_min(0)], -1)
     seen, elements = index >= 0, index.clamp_min(0).flatten(-2)
+    bias = key_bias_of(key_mask, key_bias, k)
     with own_precision(q):
-        scores = affinities(q[:, :, queries], for_query_heads(k, q), scale, affinity)
+        scores = affinities(q[:, :, queries], for_query_heads(hide(k, bias), q), scale, affinity)
         scores = scores.gather(-1, elements)  # of the keys that are gathered in line 16
         if logits is not None:
             added = logits[:, :, cell, :, None].expand(index.shape)
             seen, added = seen & ~added.isneginf(), added.masked_fill(added.isneginf(), 0)
             scores = scores + added.flatten(-2)
         seen = seen.flatten(-2)
-        if positions is not None:
-            seen = seen & (positions[1][elements] <= positions[0][queries, None])
+        if bias is not None:
+            added = for_query_heads(bias, q)[:, :, None].expand(*elements.shape[:3], -1).gather(-1, elements)
+            seen, scores = seen & ~added.isneginf(), scores + added.masked_fill(added.isneginf(), 0)
+        if layout.positions is not None:
+            of_queries, of_keys = layout.positions
+            seen = seen & (of_keys[elements] <= of_queries[queries, None]).all(-1)
         weights = softmax(scores, seen)
         # An entry that names no key points to key 0 and adds zero to it.
         contributions = weights.new_zeros(*chosen.shape[:3], k.shape[2]).scatter_add(-1, elements, weights)

@@ -188,7 +188,8 @@ def graph(
         downsampler = GraphDownsampler.from_edges(edge_index, num_nodes, downsample, edge_weight)
         cells_here = -(-cells // downsample**level)
         partitioner = GraphPartitioner.from_edges(edge_index, downsampler, cells_here, edge_weight=edge_weight)
-        downsamplers.append(downsampler), partitioners.append(partitioner)
+        downsamplers.append(downsampler)
+        partitioners.append(partitioner)
         if level + 1 < levels:
             edge_index, edge_weight = coarse_edges(edge_index, downsampler.labels, edge_weight)
             num_nodes = downsampler.coarse_shape((num_nodes,))[0]

@@ -55,4 +55,6 @@ class GlobalElements(AlwaysOn):
                 f"elements: expected numbers below {groups.num_elements}, the keys of shape {tuple(key_shape)}, got "
                 f"{int(self.elements.max())}"
             )
-        return groups.labels[self.elements.to(groups.labels.device)].unique().expand(len(cells), -1)
+        named = groups.labels[self.elements.to(groups.labels.device)]
+        table: Tensor = torch.unique(named).expand(len(cells), -1)
+        return table

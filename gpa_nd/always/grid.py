@@ -72,7 +72,8 @@ class GridNeighbourhood(AlwaysOn):
             first, last = first * keys // queries, ((last + 1) * keys + queries - 1) // queries - 1
             first = (first - radius[axis]).clamp_min(0) // factor[axis]
             last = (last + radius[axis]).clamp_max(keys - 1) // factor[axis]
-            starts.append(first), widths.append(last - first + 1)
+            starts.append(first)
+            widths.append(last - first + 1)
         cell, key = [], []
         number = torch.arange(len(cells), device=element.device)
         for steps in itertools.product(*(range(int(width.max())) for width in widths)):
@@ -80,5 +81,6 @@ class GridNeighbourhood(AlwaysOn):
             for start, width, step, size in zip(starts, widths, steps, coarse_shape, strict=True):
                 inside &= step < width
                 block = block * size + start + step
-            cell.append(number[inside]), key.append(block[inside])
+            cell.append(number[inside])
+            key.append(block[inside])
         return table_of(torch.cat(cell), torch.cat(key), len(cells))

@@ -133,7 +133,7 @@ class GPA(nn.Module):
         k: Float[Tensor, "b h_k *key c"],
         v: Float[Tensor, "b h_k *key c_v"],
         *,
-        key_mask: Bool[Tensor, "b *key"] | None = None,
+        key_mask: Bool[Tensor, " b *key"] | None = None,
         key_bias: Float[Tensor, "b h_k *key"] | None = None,
     ) -> Float[Tensor, "b h *query c_v"]:
         """Attend from every query to the keys that are relevant to its cell.
@@ -216,7 +216,8 @@ class GPA(nn.Module):
             if level:
                 where = f"which is what level {level} leaves of them"
             raise ValueError(
-                f"{operator}: does not fit queries of shape {query_shape} and keys of shape {key_shape}, {where}: {error}"
+                f"{operator}: does not fit queries of shape {query_shape} and keys of shape {key_shape}, {where}: "
+                f"{error}"
             ) from error
         device = query_groups.order.device
         coarser = None if level + 1 == len(self._levels) else self._level(level + 1, coarse_queries, coarse_keys)
