@@ -1,0 +1,174 @@
+"""Strictness: what stands behind t sways nothing at or before t, by a single bit, selection included."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+import gpa_nd
+from gpa_nd import Layout, causal, gpa_attention, select_keys
+from gpa_nd.always import GlobalElements, GridNeighbourhood
+from gpa_nd.partition import Partition
+from tests.seeing import on_grid, places
+
+ROWS = [
+    on_grid((29,), (3,), (4,), causal=(0,)),
+    on_grid((17,), (1,), (17,), causal=(0,)),
+    on_grid((17,), (1,), (4,), causal=(0,)),
+    on_grid((26,), (2,), (5,), causal=(0,), always=[GridNeighbourhood(3), GlobalElements(torch.tensor([0, 25]))]),
+    on_grid((40,), (2,), (10,), levels=2, causal=(0,)),
+    on_grid((9, 8), (2, 3), (3, 2), causal=(1,)),
+    on_grid((8, 9), (2, 2), (4, 3), causal=(0, 1)),
+    on_grid((6, 4, 5), (1, 2, 2), (6, 2, 2), causal=(0,)),
+    on_grid((5, 4, 4), (2, 2, 2), (2, 2, 1), causal=(0,)),
+]
+
+
+def changed_behind(tokens, behind, how):
+    """The tokens with other numbers, or none, where ``behind`` (n,) is True."""
+    rng = torch.Generator().manual_seed(9)
+    for name, x in tokens.items():
+        other = torch.full_like(x, torch.nan) if how == "nan" else 9 * torch.randn(x.shape, generator=rng).to(x)
+        tokens[name] = torch.where(behind[:, None], other, x)
+    return tokens
+
+
+def sways_what_stands_before(row, layout, backend, how, dtype=torch.float32) -> bool:
+    """Whether a change behind any position reaches an output that is not behind it."""
+    tokens = {name: x.to(dtype) for name, x in row.tokens().items()}
+    place = places(row.shape)[:, list(row.causal)]
+    out = gpa_attention(layout=layout, kappa=2, backend=backend, **tokens)
+    for t in place.unique(dim=0):
+        behind = (place > t).any(-1)
+        other = gpa_attention(layout=layout, kappa=2, backend=backend, **changed_behind(dict(tokens), behind, how))
+        if not out[:, :, ~behind].equal(other[:, :, ~behind]):
+            return True
+    return False
+
+
+@pytest.fixture(params=ROWS, ids=lambda row: row.name)
+def row(request):
+    return request.param
+
+
+@pytest.mark.parametrize("how", ["numbers", "nan"])
+def test_nothing_behind_sways_a_bit(row, backend, how):
+    assert not sways_what_stands_before(row, row.layout(), backend, how)
+
+
+def test_a_cell_that_ranks_for_itself_would_see_its_later_queries(row, backend):
+    layout = row.layout()
+    own = torch.arange(len(layout.query_cells))
+    if layout.ranked_by.equal(own):
+        pytest.skip("each cell of this row stands at one position")
+    coarser = None if layout.coarser is None else replace(layout.coarser, ranked_by=None)
+    assert sways_what_stands_before(row, replace(layout, ranked_by=None, coarser=coarser), backend, "numbers")
+
+
+def test_a_range_that_ends_one_group_later_would_see_later_keys(backend):
+    row = ROWS[0]
+    layout = row.layout()
+    ranges = layout.key_ranges + torch.tensor([0, 1])
+    assert sways_what_stands_before(row, replace(layout, key_ranges=ranges), backend, "numbers")
+
+
+def test_gradients_of_later_inputs_are_zero(row, backend):
+    tokens = {name: x.requires_grad_() for name, x in row.tokens(batch=1).items()}
+    out = gpa_attention(layout=row.layout(), kappa=2, backend=backend, **tokens)
+    place = places(row.shape)[:, list(row.causal)]
+    t = place[len(place) // 2]
+    behind = (place > t).any(-1)
+    for grad in torch.autograd.grad(out[:, :, ~behind].sum(), tuple(tokens.values())):
+        assert not grad[:, :, behind].any()
+
+
+def test_groups_of_one_point_in_time_are_never_always_on():
+    layout = gpa_nd.video((1, 2, 2), (6, 2, 2), 2, causal=(True, False, False)).layout((6, 4, 4), (6, 4, 4))
+    assert layout.always is None
+
+
+def test_audio_by_hand():
+    layout = gpa_nd.audio(2, 3, 1, causal=True).layout((12,), (12,))
+    assert layout.always.tolist() == [[0, 1], [2, 3], [4, 5]]
+    assert layout.key_ranges.tolist() == [[0, 0], [0, 2], [0, 4]]
+    assert layout.ranked_by.tolist() == [0, 0, 1]
+
+
+def test_the_earlier_cell_ranks(backend):
+    """Cell 2 attends to the past group that the queries of cell 1 ask for, not to the one that its own ask for."""
+    layout = gpa_nd.audio(2, 3, 1, causal=True).layout((12,), (12,))
+    codes = 40 * torch.eye(6, dtype=torch.float64)
+    k = codes.repeat_interleave(2, 0)[None, None]
+    q = codes[[0, 0, 0, 0, 1, 1, 1, 1, 3, 3, 3, 3]][None, None]
+    assert select_keys(q, k, layout, kappa=1, backend=backend)[0, 0, :, 0].tolist() == [-1, 0, 1]
+
+
+def test_positions_of_a_graph_in_time(backend):
+    """Events in any order: who is earlier is said by positions alone."""
+    rng = torch.Generator().manual_seed(2)
+    time = torch.randperm(24, generator=rng) // 2
+    groups = Partition.from_labels(time // 3)
+    layout = causal(Layout(groups, Partition.from_labels(torch.tensor([0, 1, 1, 2])), groups), time, time)
+    q, k, v = torch.randn(3, 1, 1, 24, 4, generator=rng, dtype=torch.float64)
+    out = gpa_attention(q, k, v, layout, kappa=9, backend=backend)
+    seen = time <= time[:, None]
+    expected = (q @ k.mT / 2).masked_fill(~seen, -torch.inf).softmax(-1) @ v
+    assert (out - expected).abs().max() < 1e-12
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: gpa_nd.audio(causal=1), TypeError, "causal: expected a bool or a tuple of bools, one per axis, got 1"),
+        (
+            lambda: gpa_nd.image(causal=(True,)).layout((8, 8), (8, 8)),
+            ValueError,
+            r"causal: expected one bool for each of 2 axes, got \(True,\)",
+        ),
+        (
+            lambda: gpa_nd.GPA(
+                gpa_nd.partitioners.GraphPartitioner(torch.tensor([0])),
+                gpa_nd.ops.GraphDownsampler(torch.tensor([0, 0])),
+                kappa=1,
+                causal=True,
+            ),
+            ValueError,
+            "causal: expected operators of a grid, whose axes have an order, got GraphPartitioner; gpa_nd.causal takes",
+        ),
+        (
+            lambda: gpa_nd.audio(causal=True).layout((8,), (9,)),
+            ValueError,
+            r"causal: expected keys as long as queries along axes \[0\], got queries of shape \(8,\) and keys of",
+        ),
+        (
+            lambda: causal(gpa_nd.audio().layout((8,), (8,)), torch.arange(7), torch.arange(8)),
+            ValueError,
+            r"query_positions: expected shape \(8, axes\), got \(7,\)",
+        ),
+        (
+            lambda: causal(gpa_nd.audio().layout((8,), (8,)), torch.arange(8.0), torch.arange(8)),
+            TypeError,
+            "query_positions: expected an int64 or int32 tensor, got torch.float32",
+        ),
+        (
+            lambda: causal(gpa_nd.audio().layout((8,), (8,)), torch.arange(8), torch.zeros(8, 2, dtype=torch.int64)),
+            ValueError,
+            "key_positions: expected 1 axes as query_positions has, got 2",
+        ),
+        (
+            lambda: causal(
+                gpa_nd.audio(2, 2).layout((8,), (8,)), torch.arange(8), torch.arange(8), [torch.tensor([-1, 1])]
+            ),
+            ValueError,
+            "before: expected a cell that ends before cell 1 begins, got 1",
+        ),
+        (
+            lambda: causal(gpa_nd.audio().layout((8,), (8,)), torch.arange(8), torch.arange(8), []),
+            ValueError,
+            "before: expected one tensor for each of 1 levels, got 0",
+        ),
+    ],
+)
+def test_bad_input_is_named(make, error, message):
+    with pytest.raises(error, match=message):
+        make()
