@@ -1,0 +1,75 @@
+"""
+Not looking ahead
+=================
+
+Causal attention, strictly: what comes after a moment sways nothing at or before it, the choice of keys included.
+"""
+
+import matplotlib.pyplot as plt
+import torch
+from matplotlib.colors import ListedColormap
+from matplotlib.patches import Patch
+
+import gpa_nd
+
+torch.manual_seed(0)
+
+# %%
+# What a cell may select
+# ----------------------
+#
+# ``causal=True`` hides from every query the keys after it. That alone would not do: if the later queries of a cell
+# helped to choose the keys of its first one, the future would leak through the choice. So
+#
+# - a cell selects only among groups that end before it begins (grey);
+# - the groups that overlap the cell are always on, and masked key by key (orange);
+# - keys are ranked for a cell by the queries of the cell before it, which it may know.
+#
+# Below, each of 12 cells of 16 queries selects κ = 3 of 48 groups of 4 keys.
+
+attention = gpa_nd.audio(downsample=4, cells=12, kappa=3, causal=True)
+layout = attention.layout((192,), (192,))
+q, k, v = torch.randn(3, 1, 1, 192, 16)
+relevant = gpa_nd.select_keys(q, k, layout, kappa=3)[0, 0]
+print("relevant keys", tuple(relevant.shape), "of which the last", layout.always.shape[1], "are always on")
+
+groups = torch.arange(48)
+start, stop = layout.key_ranges[:, :1], layout.key_ranges[:, 1:]
+picture = ((start <= groups) & (groups < stop)).int()
+for cell in range(12):
+    selected, always = relevant[cell, :3], layout.always[cell]
+    picture[cell, selected[selected >= 0]] = 2
+    picture[cell, always[always >= 0]] = 3
+
+names = ["hidden", "may be selected", "selected", "always on"]
+colours = ["white", "#cccccc", "#0072b2", "#d55e00"]
+figure, axis = plt.subplots(figsize=(10, 3.4), layout="constrained")
+axis.pcolormesh(picture.flip(0), cmap=ListedColormap(colours), vmin=-0.5, vmax=3.5, edgecolors="#eeeeee", linewidth=0.5)
+axis.set(xlabel="group of keys", ylabel="cell", yticks=[0.5, 11.5], yticklabels=["last", "first"])
+handles = [Patch(facecolor=colour, edgecolor="grey", label=name) for name, colour in zip(names, colours, strict=True)]
+axis.legend(handles=handles, loc="upper right")
+plt.show()
+
+# %%
+# The future may be anything
+# --------------------------
+#
+# Not a bit of what is heard up to moment 99 changes, whatever comes later, even if it is not a number.
+
+out = attention(q, k, v)
+q[:, :, 100:], k[:, :, 100:], v[:, :, 100:] = torch.nan, -9.0, torch.inf
+print("unchanged:", out[:, :, :100].equal(attention(q, k, v)[:, :, :100]))
+
+# %%
+# Along one axis of several
+# -------------------------
+#
+# On a grid, say which axes are causal. In video it is time. Where groups and cells hold a single frame, no group is
+# always on: those of the same frame end in time, and a cell's queries may rank for themselves. With groups or cells of
+# several frames, all groups of these frames are always on, which costs more.
+
+for downsample, cells in (((1, 4, 4), (8, 4, 4)), ((2, 4, 4), (4, 4, 4))):
+    video = gpa_nd.video(downsample, cells, kappa=4, causal=(True, False, False))
+    layout = video.layout((8, 32, 32), (8, 32, 32))
+    always = 0 if layout.always is None else layout.always.shape[1]
+    print(f"groups of {downsample}, {cells} cells: {always} of {len(layout.key_groups)} groups are always on")
