@@ -70,12 +70,12 @@ def test_quality_covers_photographs_video_and_audio(tmp_path):
     assert (tmp_path / "quality.png").stat().st_size > 10_000
 
 
+@NEEDS_LINUX
 def test_levels_are_timed_on_every_structure(tmp_path):
     found = quick("levels", tmp_path, ["levels"])["levels"]
     assert len(found) == 8
     assert all(entry["seconds"] > 0 and entry["resident"] > 2**20 for entry in found)
     assert "With which power" in (tmp_path / "levels.md").read_text()
-
 
 
 @NEEDS_LINUX
