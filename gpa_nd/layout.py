@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
@@ -42,6 +42,8 @@ class Layout:
         ranked_by: (m,) int64, the cell whose coarse queries rank the coarse keys for each cell; itself by default.
         coarser: the layout by which Phase 1 itself is done (more than two levels). Its queries and keys are the coarse
             queries and coarse keys of this one; what it selects is what the cells of this one choose from.
+        rankers: the coarse queries that rank for each cell: those of ``query_cells``, in the order of ``ranked_by``.
+        host_ranges: ``key_ranges`` on the CPU, so that no call has to wait for a GPU.
 
     Raises:
         TypeError: an argument is not a :class:`Partition`, or what should be an integer tensor is none.
@@ -68,6 +70,8 @@ class Layout:
     coarse_positions: tuple[Int[Tensor, "m axes"], Int[Tensor, "n_k_low axes"]] | None = None
     ranked_by: Int[Tensor, " m"] | None = None
     coarser: Layout | None = None
+    rankers: Partition = field(init=False)
+    host_ranges: Int[Tensor, "m 2"] | None = field(init=False)
 
     def __post_init__(self) -> None:
         for name in ("query_groups", "query_cells", "key_groups", "key_members"):
@@ -111,6 +115,8 @@ class Layout:
             raise ValueError(
                 f"fine_cells: expected {expected[0]} cells of {expected[1]} queries, got {got[0]} of {got[1]}"
             )
+        self.rankers = self.query_cells if self.ranked_by is None else self.query_cells.lists(self.ranked_by)
+        self.host_ranges = None if self.key_ranges is None else self.key_ranges.cpu()
 
     def __repr__(self) -> str:
         q, cells, k = self.query_groups, self.query_cells, self.key_groups
@@ -133,6 +139,8 @@ class Layout:
         """The same layout with its tensors on ``device``."""
         moved = copy(self)
         for name, part in vars(self).items():
+            if name == "host_ranges":
+                continue
             if isinstance(part, tuple):
                 setattr(moved, name, tuple(x.to(device) for x in part))
             elif part is not None:

@@ -199,6 +199,23 @@ class Partition:
         host_offsets = torch.cat([host.new_zeros(1), host])
         return cls(order, host_offsets.to(device), host_offsets, covers)
 
+    @lasting()
+    def lists(self, cells: Int[Tensor, " l"]) -> Partition:
+        """The elements of some cells, in the order that they are named, each as often; the lists need not be disjoint.
+
+        Example:
+            >>> p = Partition.from_labels(torch.tensor([0, 1, 1]))
+            >>> p.lists(torch.tensor([1, 0, 1])).table.tolist()
+            [[1, 2], [0, -1], [1, 2]]
+        """
+        host = self.host_offsets.diff()[cells.cpu()].cumsum(0)
+        host_offsets = torch.cat([host.new_zeros(1), host])
+        offsets = host_offsets.to(self.order.device)
+        total = int(host_offsets[-1])
+        shift = (self.offsets[cells] - offsets[:-1]).repeat_interleave(offsets.diff(), output_size=total)
+        order = self.order[torch.arange(total, device=shift.device) + shift]
+        return Partition(order, offsets, host_offsets, covers=False)
+
     def then(self, cells: Partition) -> Partition:
         """Fine cells: each cell of ``cells``, a partition of this one's m cells, with all its elements (Definition 5).
 

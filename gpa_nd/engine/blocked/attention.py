@@ -26,20 +26,20 @@ def attend(
     cells, members = layout.fine_cells.tensors(), layout.members.tensors()
     of_queries, of_keys = layout.positions or (None, None)
     out: Tensor = torch.ops.gpa_nd.blocked_attend(
-        q, k, v, relevant, logits, cells, members, of_queries, of_keys, scale, affinity
+        q, k, v, relevant, logits, bias, cells, members, of_queries, of_keys, scale, affinity
     )
     return out
 
 
 ARGUMENTS = (
-    "Tensor q, Tensor k, Tensor v, Tensor relevant, Tensor? logits, Tensor[] cells, Tensor[] members, "
+    "Tensor q, Tensor k, Tensor v, Tensor relevant, Tensor? logits, Tensor? bias, Tensor[] cells, Tensor[] members, "
     "Tensor? query_positions, Tensor? key_positions, float scale, str affinity"
 )
 
 
 torch.library.define("gpa_nd::blocked_attend", f"({ARGUMENTS}) -> Tensor")
 torch.library.define(
-    "gpa_nd::blocked_attend_backward", f"(Tensor grad, {ARGUMENTS}) -> (Tensor, Tensor, Tensor, Tensor)"
+    "gpa_nd::blocked_attend_backward", f"(Tensor grad, {ARGUMENTS}) -> (Tensor, Tensor, Tensor, Tensor, Tensor)"
 )
 
 
@@ -61,9 +61,9 @@ def _attend_backward(grad, q, *others):  # type: ignore[no-untyped-def]
 
 
 @torch.library.register_fake("gpa_nd::blocked_attend_backward")
-def _(grad, q, k, v, relevant, logits, *_):  # type: ignore[no-untyped-def]
-    of_logits = q.new_empty(0) if logits is None else logits.new_empty(logits.shape)
-    return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape), of_logits
+def _(grad, q, k, v, relevant, *added_and_more):  # type: ignore[no-untyped-def]
+    of_added = (q.new_empty(0) if x is None else x.new_empty(x.shape) for x in added_and_more[:2])
+    return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape), *of_added
 
 
 def _keep(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
@@ -72,13 +72,14 @@ def _keep(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
 
 
 def _backward(ctx, grad):  # type: ignore[no-untyped-def]
-    q, k, v, relevant, logits, query_positions, key_positions, *parts = ctx.saved_tensors
+    q, k, v, relevant, logits, bias, query_positions, key_positions, *parts = ctx.saved_tensors
     cells, members = parts[: len(parts) // 2], parts[len(parts) // 2 :]
-    dq, dk, dv, dlogits = torch.ops.gpa_nd.blocked_attend_backward(
-        grad, q, k, v, relevant, logits, cells, members, query_positions, key_positions, ctx.scale, ctx.affinity
+    dq, dk, dv, dlogits, dbias = torch.ops.gpa_nd.blocked_attend_backward(
+        grad, q, k, v, relevant, logits, bias, cells, members, query_positions, key_positions, ctx.scale, ctx.affinity
     )
+    of_added = None if logits is None else dlogits, None if bias is None else dbias
     no_list = [None] * len(cells)
-    return dq, dk, dv, None, None if logits is None else dlogits, no_list, no_list, None, None, None, None
+    return dq, dk, dv, None, *of_added, no_list, no_list, None, None, None, None
 
 
 def _no_second_derivative(ctx, *grads):  # type: ignore[no-untyped-def]

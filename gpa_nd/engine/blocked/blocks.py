@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Int, Shaped
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from gpa_nd.partition import Partition
@@ -39,19 +39,31 @@ class CellBlocks:
         per_element: how many there are for each element of a cell.
         per_cell: how many there are for each cell besides.
         heads: how many heads have these cells; a cell is taken for one head after another.
+        only: numbers of the cells that are wanted, on the CPU; all by default.
     """
 
-    def __init__(self, partition: Partition, limit: int, per_element: int, per_cell: int = 0, heads: int = 1) -> None:
+    def __init__(
+        self,
+        partition: Partition,
+        limit: int,
+        per_element: int,
+        per_cell: int = 0,
+        heads: int = 1,
+        only: Int[Tensor, " some"] | None = None,
+    ) -> None:
         self.partition, self.heads = partition, heads
-        sizes = partition.host_offsets.diff()
-        if partition.uniform:
-            self.by_size = torch.arange(len(partition), device=partition.order.device)
+        sizes, device = partition.host_offsets.diff(), partition.order.device
+        if only is not None:
+            sizes, by_size = sizes[only].sort(descending=True, stable=True)
+            self.by_size = only[by_size].to(device)
+        elif partition.uniform:
+            self.by_size = torch.arange(len(partition), device=device)
         else:
             sizes = sizes.sort(descending=True).values
             self.by_size = partition.sizes.sort(descending=True, stable=True).indices
         self.spans: list[tuple[int, int, int]] = []
         start, ascending = 0, -sizes
-        while start < len(partition) * heads:
+        while start < len(sizes) * heads:
             size = int(sizes[start // heads])
             half_as_large = int(torch.searchsorted(ascending, -((size + 1) // 2), right=True)) * heads
             stop = min(half_as_large, start + max(1, limit // (size * per_element + per_cell)))
@@ -63,7 +75,7 @@ class CellBlocks:
         part = self.partition
         device = part.order.device
         all_cells = self.by_size.repeat_interleave(self.heads)
-        all_heads = torch.arange(self.heads, device=device).repeat(len(part))
+        all_heads = torch.arange(self.heads, device=device).repeat(len(self.by_size))
         for start, stop, size in self.spans:
             heads, cells = all_heads[start:stop], all_cells[start:stop]
             if part.uniform:
@@ -71,11 +83,6 @@ class CellBlocks:
                 continue
             place, last = torch.arange(size, device=device), part.sizes[cells, None] - 1
             yield Block(heads, cells, part.order[part.offsets[cells, None] + place.minimum(last)], place <= last)
-
-    def join_cells(self, blocks: Sequence[Shaped[Tensor, "h _c r"]]) -> Shaped[Tensor, "h m r"]:
-        """One row per cell of one head, computed block by block, in the order of the cells."""
-        rows = torch.cat(tuple(blocks), dim=1)
-        return rows if self.partition.uniform else rows.index_select(1, self.by_size.argsort())
 
 
 class Scratch:

@@ -22,11 +22,12 @@ class Keys:
     Attributes:
         row: (p, r) where it is among all rows of k and v.
         slot: (p, r) which of the κ coarse keys it is under.
-        seen: (p, 1, r) whether it is real; None if all are. What is not repeats a real one, and is zero without one.
+        seen: (p, 1, r) whether it is real, and not masked; None if all are. What is not real repeats one that is, and
+            is zero without one.
         k: (p, r, c) the keys.
         v: (p, r, c_v) the values.
-        bias: (p, 1, r) what is added to the scores, or None.
-        position: (p, 1, r) where it stands, if queries see only what does not stand behind them; or None.
+        added: (p, 1, r) what is added to the scores, or None.
+        position: (p, 1, r) on each axis where it stands, if queries see only what does not stand behind them; or None.
     """
 
     row: Int[Tensor, "p r"]
@@ -34,8 +35,32 @@ class Keys:
     seen: Bool[Tensor, "p 1 r"] | None
     k: Float[Tensor, "p r c"]
     v: Float[Tensor, "p r c_v"]
-    bias: Float[Tensor, "p 1 r"] | None
-    position: Int[Tensor, "p 1 r"] | None
+    added: Float[Tensor, "p 1 r"] | None
+    position: tuple[Int[Tensor, "p 1 r"], ...] | None
+
+
+class Bias:
+    """What is added to the scores of each key: (B, H_k, n_k), −∞ where it is masked.
+
+    Batch entries or heads that share one are not copied.
+    """
+
+    def __init__(self, bias: Tensor) -> None:
+        self.bias, self.heads = bias, bias.shape[1]
+        all_entries, all_heads = (n > 1 and bias.stride(axis) == 0 for axis, n in enumerate(bias.shape[:2]))
+        rows = bias[: 1 if all_entries else None, : 1 if all_heads else None]
+        self.per_entry = 0 if all_entries else rows.shape[1] * rows.shape[2]
+        self.per_head = 0 if all_heads else rows.shape[2]
+        self.rows = rows.reshape(-1)
+
+    def of(self, head: Int[Tensor, " p"], element: Int[Tensor, "p r"]) -> Float[Tensor, "p r"]:
+        """What is added to these keys of each head, counted over batch entries and heads."""
+        first = head // self.heads * self.per_entry + head % self.heads * self.per_head
+        return self.rows.index_select(0, (first[:, None] + element).flatten()).view(element.shape)
+
+    def of_visible(self, grad: Float[Tensor, "b h_k n_k"]) -> Float[Tensor, "b h_k n_k"]:
+        """The gradient, zero where a key is masked."""
+        return grad.masked_fill(self.bias.isneginf(), 0).to(self.bias.dtype)
 
 
 @dataclass
@@ -67,6 +92,7 @@ class Phase2:
         v: Tensor,
         relevant: Tensor,
         logits: Tensor | None,
+        bias: Tensor | None,
         cells: list[Tensor],
         members: list[Tensor],
         query_positions: Tensor | None,
@@ -77,11 +103,15 @@ class Phase2:
         self.shapes, self.dtype = (q.shape, k.shape, v.shape), wide(q.dtype)
         heads = torch.arange(q.shape[0] * q.shape[1], device=q.device)
         sharing = q.shape[1] // k.shape[1]  # query heads that read the same head of k and v
-        self.first_query, self.first_key = heads * q.shape[2], heads // sharing * k.shape[2]
+        self.key_head = heads // sharing
+        self.first_query, self.first_key = heads * q.shape[2], self.key_head * k.shape[2]
         self.q, self.k, self.v = (x.reshape(-1, x.shape[-1]) for x in (q, k, v))
         self.relevant = relevant.flatten(0, 1)
         self.logits = None if logits is None else logits.flatten(0, 1)
-        self.query_positions, self.key_positions = query_positions, key_positions
+        self.bias = None if bias is None else Bias(bias)
+        self.positions = None
+        if query_positions is not None and key_positions is not None:
+            self.positions = query_positions.mT.contiguous(), key_positions.mT.contiguous()
         self.scale, self.affinity = scale, affinity
         spoilt = (self.relevant == -2).any(-1)
         self.spoilt = spoilt if possible(spoilt) else None
@@ -102,18 +132,19 @@ class Phase2:
                 out.index_copy_(0, queries.row.flatten(), x.flatten(0, 1).to(out.dtype))
         return out[:-1].view(*self.shapes[0][:3], -1)
 
-    def gradients(self, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Those of q, k, v and the logits; empty where there are no logits."""
+    def gradients(self, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Those of q, k, v, the logits and the bias; empty where there are no logits or no bias."""
         grad = grad.reshape(-1, grad.shape[-1])
         dq = self.q.new_empty(len(self.q) + 1, self.q.shape[-1])
         dk, dv = (torch.zeros(x.shape, dtype=self.dtype, device=x.device) for x in (self.k, self.v))
         dlogits = torch.zeros(self.relevant.numel(), 1, dtype=self.dtype, device=grad.device)
+        dbias = dlogits.new_zeros(len(self.k), 1) if self.bias is not None else dlogits.new_empty(0)
         for block in self._blocks(matrices=4):
             keys = self._gather(block, self.dtype)
             if keys.position is not None:  # what no query sees may be anything
                 keys.k.nan_to_num_(0, 0, 0), keys.v.nan_to_num_(0, 0, 0)
             dk_rows, dv_rows = self._zeros("dk", keys.k.shape), self._zeros("dv", keys.v.shape)
-            dbias = self._zeros("dbias", keys.row.shape)
+            dadded = self._zeros("dadded", keys.row.shape)
             for queries in self._score(block, keys, matrices=4):
                 dx = self._pick("dx", grad, queries.row.clamp_max(len(grad) - 1), self.dtype)
                 if queries.silent is not None:
@@ -122,7 +153,7 @@ class Phase2:
                 dscores = torch.bmm(dx, keys.v.mT, out=self.room("dscores", queries.weights.shape, self.dtype))
                 dscores -= torch.linalg.vecdot(dscores, queries.weights)[..., None]
                 dscores *= queries.weights
-                dbias += dscores.sum(1)
+                dadded += dscores.sum(1)
                 if self.affinity == "dot":
                     dq_rows = torch.bmm(dscores, keys.k, out=self.room("dq", queries.q.shape, self.dtype))
                     dk_rows.baddbmm_(dscores.mT, queries.q)
@@ -134,15 +165,20 @@ class Phase2:
                 dq.index_copy_(0, queries.row.flatten(), dq_rows.mul_(self.scale).flatten(0, 1).to(dq.dtype))
             add_rows(dk, keys.row.flatten(), dk_rows.flatten(0, 1))
             add_rows(dv, keys.row.flatten(), dv_rows.flatten(0, 1))
-            if keys.bias is not None:
+            if self.logits is not None:
                 entry = (block.heads * len(self.cells) + block.cells)[:, None] * self.relevant.shape[-1] + keys.slot
-                add_rows(dlogits, entry.flatten(), dbias.view(-1, 1))
+                add_rows(dlogits, entry.flatten(), dadded.view(-1, 1))
+            if self.bias is not None:
+                add_rows(dbias, keys.row.flatten(), dadded.view(-1, 1))
         of_q, of_k, of_v = (
             x.view(shape).to(grad.dtype) for x, shape in zip((dq[:-1], dk, dv), self.shapes, strict=True)
         )
-        if self.logits is None:
-            return of_q, of_k, of_v, dlogits.new_empty(0)
-        return of_q, of_k, of_v, dlogits.to(self.logits.dtype).view(*self.shapes[0][:2], *self.relevant.shape[1:])
+        of_logits, of_bias = dlogits.new_empty(0), dbias
+        if self.logits is not None:
+            of_logits = dlogits.to(self.logits.dtype).view(*self.shapes[0][:2], *self.relevant.shape[1:])
+        if self.bias is not None:
+            of_bias = self.bias.of_visible(dbias.view(self.shapes[1][:3]))
+        return of_q, of_k, of_v, of_logits, of_bias
 
     def _blocks(self, matrices: int) -> CellBlocks:
         """Blocks in which keys, values, and so many tables of scores and gradients stay in the cache together."""
@@ -162,14 +198,21 @@ class Phase2:
         element, slot, real = self.members.of(relevant)
         row = element + self.first_key[block.heads, None]
         k, v = self._pick("k", self.k, row, self.dtype), self._pick("v", self.v, row, dtype)
-        seen = None if real is None else real[:, None]
+        seen, added = None if real is None else real[:, None], None
+        if self.bias is not None:
+            added = self.bias.of(self.key_head[block.heads], element)[:, None].to(self.dtype)
+            if possible(masked := added.isneginf()):
+                seen = ~masked if seen is None else seen & ~masked
+                added.masked_fill_(masked, 0)
         if seen is not None and possible(nothing := ~seen.any(-1, keepdim=True)):
             k.masked_fill_(nothing, 0), v.masked_fill_(nothing, 0)
-        bias = None
         if self.logits is not None and self.logits.shape[-1]:
-            bias = self.logits[block.heads, block.cells].to(self.dtype).gather(-1, slot)[:, None]
-        position = None if self.key_positions is None else self.key_positions[element][:, None]
-        return Keys(row, slot, seen, k, v, bias, position)
+            of_slots = self.logits[block.heads, block.cells].to(self.dtype).gather(-1, slot)[:, None]
+            added = of_slots if added is None else of_slots.add_(added)
+        position = None
+        if self.positions is not None:
+            position = tuple(on_axis[element][:, None] for on_axis in self.positions[1])
+        return Keys(row, slot, seen, k, v, added, position)
 
     def _score(self, block: Block, keys: Keys, matrices: int) -> Iterator[Queries]:
         """Softmax of the scores of line 17, for as many queries of each cell at once as there is room for."""
@@ -188,9 +231,10 @@ class Phase2:
             if spoilt is not None:  # nothing of a cell that is NaN may reach the gradients of others
                 q.masked_fill_(spoilt[..., None], 0)
             seen = keys.seen
-            if keys.position is not None and self.query_positions is not None:
-                past = keys.position <= self.query_positions[element][..., None]
-                seen = past if seen is None else past & seen
+            if keys.position is not None and self.positions is not None:
+                for of_keys, of_queries in zip(keys.position, self.positions[0], strict=True):
+                    past = of_keys <= of_queries[element][..., None]
+                    seen = past if seen is None else past.logical_and_(seen)
             weights = self._softmax(q, keys, seen)
             if block.real is not None:
                 row = torch.where(block.real[:, some], row, len(self.q))
@@ -204,8 +248,8 @@ class Phase2:
         else:  # from differences: the expanded square is wrong far away from the origin
             distances = torch.cdist(q, keys.k, compute_mode="donot_use_mm_for_euclid_dist")
             torch.mul(distances.square_(), -self.scale, out=scores)
-        if keys.bias is not None:
-            scores += keys.bias
+        if keys.added is not None:
+            scores += keys.added
         if seen is None:
             return softmax(scores, self.room)
         scores.masked_fill_(~seen, -torch.inf)

@@ -1,0 +1,232 @@
+"""Lines 6–11 for a block of cells at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from gpa_nd.engine.blocked.blocks import Block, CellBlocks, Scratch, possible, softmax
+from gpa_nd.engine.blocked.spans import Span, plan
+from gpa_nd.partition import Partition
+
+Pick = Callable[[Tensor], Tensor]
+"""From the elements of each cell, (p, s), to their coarse queries, (a, p · s, c) or (p, s, c)."""
+
+ROWS_AT_ONCE = 256  # coarse queries that a matrix product needs to be worth its while
+
+
+@dataclass
+class CoarseKeys:
+    """The coarse keys that a block of p cells chooses from, in the order of their numbers.
+
+    Where cells have them in common, a counts heads. Where each has its own, a is 1 and p counts pairs of head and cell.
+
+    Attributes:
+        number: (r,) or (p, r) their numbers.
+        k: (a, r, c) or (p, r, c) the coarse keys.
+        added: (a, 1, r) or (1, p, r) what is added to the affinities, or None.
+        hidden: (a or 1, p or 1, r) those that a cell may not see; None if it sees all.
+    """
+
+    number: Int[Tensor, "*p r"]
+    k: Float[Tensor, "a_or_p r c"]
+    added: Float[Tensor, "a _p r"] | None
+    hidden: Bool[Tensor, "_a _p r"] | None
+
+
+class Phase1:
+    """The relevant keys of every cell, from pooled queries and keys.
+
+    Args:
+        q_low: (h, n_q', c) coarse queries, times the scale if the affinity is a dot product; NaN where not finite.
+        k_low: (h, n_k', c) coarse keys, NaN where not finite.
+        rankers: the coarse queries that rank for each of the m cells.
+        ranges: (m, 2) which coarse keys each cell may see, on the device and on the CPU; None for all.
+        added: (h, n_k') what is added to the affinities of each coarse key, −∞ where it is hidden; or None.
+        positions: those of cells (m, axes) and of coarse keys (n_k', axes); or None.
+        kappa: how many coarse keys to keep.
+        scale: factor of the affinity.
+        affinity: its kind.
+        room: how many numbers a block may hold.
+    """
+
+    def __init__(
+        self,
+        q_low: Tensor,
+        k_low: Tensor,
+        rankers: Partition,
+        ranges: tuple[Tensor | None, Tensor | None],
+        added: Tensor | None,
+        positions: tuple[Tensor, Tensor] | None,
+        kappa: int,
+        scale: float,
+        affinity: str,
+        room: int,
+    ) -> None:
+        self.q, self.k, self.rankers = q_low, k_low, rankers
+        self.ranges, self.host_ranges = ranges
+        self.positions, self.scale, self.affinity, self.limit = positions, scale, affinity, room
+        self.added = self.masked = None
+        if added is not None:
+            masked = added.isneginf()
+            self.masked = masked if possible(masked) else None
+            self.added = added if self.masked is None else added.masked_fill(masked, 0)
+        self.kappa = min(kappa, k_low.shape[1])
+        shape = len(q_low), len(rankers), self.kappa
+        self.chosen = torch.full(shape, -1, dtype=torch.int64, device=q_low.device)
+        self.room = Scratch(q_low.device)
+
+    def among_all(self) -> Int[Tensor, "h m kappa"]:
+        """Every cell chooses among all that it may see."""
+        if self.host_ranges is None:
+            self._choose_in(Span(None, 0, self.k.shape[1], alike=True))
+            return self.chosen
+        assert self.ranges is not None
+        spans, apart = plan(self.host_ranges, self.rankers.host_offsets.diff())
+        for span in spans:
+            self._choose_in(span)
+        for few in apart:
+            place = torch.arange(few.width, device=self.k.device)
+            for block in self._blocks(few.width, few.cells):
+                self._choose_apart(block, self._within(block, self.ranges[block.cells, :1] + place))
+        return self.chosen
+
+    def among(self, candidates: Int[Tensor, "h m r"]) -> Int[Tensor, "h m kappa"]:
+        """Every cell chooses among its candidates, of which −1 names none."""
+        for block in self._blocks(candidates.shape[-1]):
+            number = candidates[block.heads, block.cells].sort(dim=-1).values  # ties go to the lower number
+            self._choose_apart(block, number if self.ranges is None else self._within(block, number))
+        return self.chosen
+
+    def _blocks(self, columns: int, cells: Tensor | None = None) -> CellBlocks:
+        """Blocks of cells that look at so many coarse keys each, of which every cell has a copy of its own."""
+        channels = self.k.shape[-1]
+        return CellBlocks(self.rankers, self.limit, channels + columns, columns * channels, len(self.k), cells)
+
+    def _choose_in(self, span: Span) -> None:
+        """What the cells of the span choose, a few heads at a time."""
+        columns = span.stop - span.start
+        number = torch.arange(span.start, span.stop, device=self.k.device)
+        heads_at_once = min(len(self.k), max(1, self.limit // (ROWS_AT_ONCE * columns)))
+        blocks = CellBlocks(self.rankers, self.limit, per_element=heads_at_once * columns, only=span.cells)
+        for first in range(0, len(self.k), heads_at_once):
+            heads = slice(first, first + heads_at_once)
+            q, k = self.q[heads], self.k[heads, span.start : span.stop]
+            added, masked = (
+                None if x is None else x[heads, None, span.start : span.stop] for x in (self.added, self.masked)
+            )
+            for block in blocks:
+                hidden = None if span.alike else self._outside(block, number)
+                hidden = _either(hidden, self._behind(block, number))
+                keys = CoarseKeys(number, k, added, _either(None if hidden is None else hidden[None], masked))
+
+                def pick(element: Tensor, q: Tensor = q) -> Tensor:
+                    return q.index_select(1, element.flatten())
+
+                self.chosen[heads].index_copy_(1, block.cells, self._choose(block, keys, pick))
+
+    def _choose_apart(self, block: Block, number: Int[Tensor, "p r"]) -> None:
+        """What each cell of the block chooses among coarse keys of its own; −1 names none."""
+        named, first = number.clamp_min(0), block.heads[:, None]
+        hidden, behind = number < 0, self._behind(block, named)
+        if behind is not None:
+            hidden |= behind
+        row = named + first * self.k.shape[1]
+        added = None if self.added is None else self.added.view(-1)[row][None]
+        if self.masked is not None:
+            hidden |= self.masked.view(-1)[row]
+        keys = CoarseKeys(named, self._rows("k", self.k, row), added, hidden[None])
+
+        def pick(element: Tensor) -> Tensor:
+            return self._rows("q", self.q, element + first * self.q.shape[1])
+
+        cell = block.heads * len(self.rankers) + block.cells
+        self.chosen.view(1, -1, self.kappa).index_copy_(1, cell, self._choose(block, keys, pick))
+
+    def _within(self, block: Block, number: Tensor) -> Int[Tensor, "p r"]:
+        """The coarse keys in the range of each cell, −1 for others."""
+        return number.masked_fill(self._outside(block, number), -1)
+
+    def _outside(self, block: Block, number: Tensor) -> Bool[Tensor, "p r"]:
+        """Which coarse keys are outside of the range of each cell."""
+        assert self.ranges is not None
+        start, stop = self.ranges[block.cells, :, None].unbind(1)
+        return (number < start) | (number >= stop)
+
+    def _behind(self, block: Block, number: Tensor) -> Bool[Tensor, "p r"] | None:
+        """Which coarse keys stand behind each cell on some axis."""
+        hidden = None
+        if self.positions is not None:
+            of_cells, of_keys = self.positions
+            for axis in range(of_cells.shape[1]):
+                hidden = _either(hidden, of_keys[number, axis] > of_cells[block.cells, axis, None])
+        return hidden
+
+    def _rows(self, name: str, x: Float[Tensor, "h n c"], row: Int[Tensor, "p s"]) -> Float[Tensor, "p s c"]:
+        flat = self.room(name, (row.numel(), x.shape[-1]), x.dtype)
+        torch.index_select(x.flatten(0, 1), 0, row.flatten(), out=flat)
+        return flat.view(*row.shape, -1)
+
+    def _choose(self, block: Block, keys: CoarseKeys, pick: Pick) -> Int[Tensor, "a p kappa"]:
+        """R_κ: the κ largest sums, ties to the lower index; −1 where fewer are seen, −2 where a sum is not a number."""
+        sums = self._sums(block, keys, pick)
+        if keys.hidden is not None:
+            sums.masked_fill_(keys.hidden, -1)
+        unrankable = sums.sum(-1, keepdim=True).isnan()
+        value, index = _largest(sums, min(self.kappa, sums.shape[-1]))
+        number = keys.number[index] if keys.number.ndim == 1 else keys.number[None].gather(-1, index)
+        number = F.pad(number.masked_fill(value < 0, -1), (0, self.kappa - number.shape[-1]), value=-1)
+        return number.masked_fill(unrankable, -2)
+
+    def _sums(self, block: Block, keys: CoarseKeys, pick: Pick) -> Float[Tensor, "a p r"]:
+        """Sum of softmax(q kᵀ) over the coarse queries of each cell (lines 6–10), a few at a time."""
+        (cells, size), columns = block.elements.shape, keys.k.shape[1]
+        heads = len(keys.k) if keys.number.ndim == 1 else 1
+        sums = self.room("sums", (heads, cells, columns), self.q.dtype)
+        step = max(1, self.limit // (heads * cells * columns))
+        for start in range(0, size, step):
+            part = block.elements[:, start : start + step]
+            scores = self._affinities(pick(part), keys.k).view(heads, *part.shape, columns)
+            if keys.added is not None:
+                scores += keys.added[:, :, None]
+            if keys.hidden is not None:
+                scores.masked_fill_(keys.hidden[:, :, None], -torch.inf)
+            weights = softmax(scores, self.room)
+            if block.real is not None:  # padding repeats an element: 0 · NaN is NaN there anyway
+                weights *= block.real[:, start : start + step, None].to(weights.dtype)
+            if start == 0:
+                torch.sum(weights, 2, out=sums)
+            else:
+                sums += weights.sum(2)
+        return sums
+
+    def _affinities(self, q: Tensor, k: Tensor) -> Float[Tensor, "a_or_p s r"]:
+        if self.affinity == "dot":
+            return torch.bmm(q, k.mT, out=self.room("scores", (*q.shape[:2], k.shape[1]), q.dtype))
+        distances: Tensor = torch.cdist(q, k, compute_mode="donot_use_mm_for_euclid_dist")
+        return distances.square_().mul_(-self.scale)
+
+
+def _largest(sums: Tensor, kappa: int) -> tuple[Tensor, Tensor]:
+    """The largest sums and where they are, of equal ones the first."""
+    if sums.device.type != "cpu":  # where looking for ties would wait for the device
+        value, index = sums.sort(dim=-1, descending=True, stable=True)
+    else:
+        value, index = sums.topk(min(kappa + 1, sums.shape[-1]), dim=-1)
+        tied = (value[..., 1:] == value[..., :-1]).any(-1)  # topk orders equal sums as it likes
+        if bool(tied.any()):
+            ranked = sums[tied].sort(dim=-1, descending=True, stable=True)
+            value[tied], index[tied] = (x[..., : value.shape[-1]] for x in ranked)
+    return value[..., :kappa], index[..., :kappa]
+
+
+def _either(one: Tensor | None, other: Tensor | None) -> Tensor | None:
+    """Where one or the other is True."""
+    if one is None or other is None:
+        return other if one is None else one
+    return one | other
