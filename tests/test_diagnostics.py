@@ -1,5 +1,7 @@
 """Key contributions: they are the weights that `attend` uses."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -22,7 +24,8 @@ def test_contributions_times_values_are_the_rows_of_attend(case, affinity, more)
     if more:
         logits = torch.randn(relevant.shape, dtype=torch.float64)
         logits[..., 0] = -torch.inf
-        settings |= {"logits": logits, "positions": (torch.arange(q.shape[2]), torch.arange(k.shape[2]))}
+        settings |= {"logits": logits}
+        layout = replace(layout, positions=(torch.arange(q.shape[2]), torch.arange(k.shape[2])))
     queries = some(q.shape[2])
     contributions = key_contributions(q, k, layout, relevant, queries, **settings)
     expected = attend(q, k, v, layout, relevant, **settings)[:, :, queries]
@@ -140,9 +143,9 @@ QUERIES = torch.arange(2)
             "affinity: expected one of",
         ),
         (
-            lambda: key_contributions(Q, K, LAYOUT, RELEVANT, QUERIES, positions=(QUERIES, QUERIES)),
+            lambda: key_contributions(Q, K, LAYOUT, RELEVANT, QUERIES, key_mask=torch.ones(1, 5, dtype=torch.bool)),
             ValueError,
-            r"positions: expected shape \(8,\)",
+            r"key_mask: expected shape \(1, 6\), got \(1, 5\)",
         ),
         (
             lambda: key_contributions(Q, K, LAYOUT, RELEVANT, [0]),

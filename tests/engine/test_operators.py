@@ -1,6 +1,7 @@
 """The engine as PyTorch sees it: operators that can be compiled, exported and derived, and that keep nothing."""
 
 import io
+from dataclasses import replace
 from importlib.util import find_spec
 
 import pytest
@@ -34,20 +35,29 @@ def flat(tensors):
     return [x.flatten(2, 3) for x in tensors]
 
 
-@pytest.mark.parametrize("settings", ["plain", "logits", "positions", "shared heads", "euclidean"])
+@pytest.mark.parametrize(
+    "settings", ["plain", "logits", "bias", "positions", "shared heads", "euclidean", "candidates", "ranges"]
+)
 def test_operators_keep_what_they_promise_to_pytorch(settings):
     q, k, v = flat(tokens(key_heads=1 if settings == "shared heads" else 2))
-    layout = image().layout((10, 13), (10, 13))
+    layout = image(causal=settings == "ranges").layout((10, 13), (10, 13))
     affinity = "euclidean" if settings == "euclidean" else "dot"
-    parts = [layout.query_groups.tensors(), layout.query_cells.tensors(), layout.key_groups.tensors()]
+    parts = [layout.query_groups.tensors(), layout.rankers.tensors(), layout.key_groups.tensors()]
+    ranges = (layout.key_ranges, layout.host_ranges, *(layout.coarse_positions or (None, None)))
+    bias = torch.randn(k.shape[:3], dtype=k.dtype) if settings == "bias" else None
+    coarse = (None, None) if bias is None else (layout.key_groups.mean(bias[..., None])[..., 0], torch.ones(2, 2, 16))
+    candidates = torch.tensor([5, -1, 0]).expand(2, 2, 6, 3) if settings == "candidates" else None
     select = torch.ops.gpa_nd.blocked_select_keys.default
-    torch.library.opcheck(select, (q, k, *parts, None, 3, 0.3, affinity))
-    relevant = select(q, k, *parts, None, 3, 0.3, affinity)
+    arguments = (q, k, *parts, *ranges, *coarse, candidates, 3, 0.3, affinity)
+    torch.library.opcheck(select, arguments)
+    relevant = select(*arguments)
     inputs = [x.requires_grad_() for x in (q, k, v)]
     logits = torch.randn(relevant.shape, dtype=q.dtype, requires_grad=True) if settings == "logits" else None
-    positions = (torch.arange(130), torch.arange(130)) if settings == "positions" else (None, None)
+    bias = None if bias is None else bias.requires_grad_()
+    positions = (torch.arange(130)[:, None], torch.arange(130)[:, None])
+    positions = positions if settings == "positions" else layout.positions or (None, None)
     parts = [layout.fine_cells.tensors(), layout.members.tensors()]
-    arguments = (*inputs, relevant, logits, *parts, *positions, 0.3, affinity)
+    arguments = (*inputs, relevant, logits, bias, *parts, *positions, 0.3, affinity)
     torch.library.opcheck(torch.ops.gpa_nd.blocked_attend.default, arguments)
     arguments = [x.detach() if isinstance(x, torch.Tensor) else x for x in arguments]
     torch.library.opcheck(torch.ops.gpa_nd.blocked_attend_backward.default, (torch.randn_like(q), *arguments))
@@ -228,8 +238,9 @@ def test_a_query_sees_no_key_behind_its_position(case, backend, affinity):
     n_q, n_k = q.shape[2], k.shape[2]
     rng = torch.Generator().manual_seed(6)
     positions = torch.randint(n_k, (n_q,), generator=rng), torch.randperm(n_k, generator=rng)
+    layout = replace(layout, positions=positions)
     relevant = select_keys(q, k, layout, kappa=3)
-    out = attend(q, k, v, layout, relevant, positions=positions, affinity=affinity, backend=backend)
+    out = attend(q, k, v, layout, relevant, affinity=affinity, backend=backend)
     selected = (relevant[:, :, layout.fine_cells.labels, :, None] == layout.key_groups.labels).any(3)
     seen = selected & (positions[1] <= positions[0][:, None])
     scores = q @ k.mT if affinity == "dot" else -torch.cdist(q, k).square()
@@ -250,7 +261,8 @@ def test_what_stands_behind_a_query_changes_no_bit_of_its_result(backend, bad, a
     layout = gpa_nd.audio(downsample=4, cells=3, kappa=1).layout((30,), (30,))
     q, k, v = torch.randn(3, 2, 1, 30, 16)
     relevant = select_keys(q, k, layout, kappa=4)
-    settings = {"positions": (torch.arange(30), torch.arange(30)), "affinity": affinity, "backend": backend}
+    layout = replace(layout, positions=(torch.arange(30), torch.arange(30)))
+    settings = {"affinity": affinity, "backend": backend}
     clean = attend(q, k, v, layout, relevant, **settings)
     k, v = k.clone(), v.clone()
     k[0, 0, 17, 3] = v[0, 0, 17, 5] = bad
@@ -266,12 +278,12 @@ def test_what_stands_behind_a_query_changes_no_bit_of_its_result(backend, bad, a
 def test_what_stands_behind_a_query_changes_no_bit_of_its_gradient(bad, affinity):
     layout = gpa_nd.audio(downsample=4, cells=3, kappa=1).layout((30,), (30,))
     q, k, v = torch.randn(3, 2, 1, 30, 16)
+    layout = replace(layout, positions=(torch.arange(30), torch.arange(30)))
     relevant = select_keys(q, k, layout, kappa=8)
-    positions = torch.arange(30), torch.arange(30)
 
     def gradient():
         x = q.clone().requires_grad_()
-        out = attend(x, k, v, layout, relevant, positions=positions, affinity=affinity, backend="torch")
+        out = attend(x, k, v, layout, relevant, affinity=affinity, backend="torch")
         return torch.autograd.grad(out[:, :, :-1].square().sum(), x)[0][:, :, :-1]
 
     clean = gradient()
@@ -284,10 +296,18 @@ def test_what_stands_behind_a_query_changes_no_bit_of_its_gradient(bad, affinity
     [
         (torch.arange(130), TypeError, "positions: expected a pair, of the queries and of the keys, got Tensor"),
         ((torch.zeros(130), torch.arange(130)), TypeError, "positions: expected an int64 tensor for the queries, got"),
-        ((torch.arange(130), torch.arange(129)), ValueError, r"positions: expected shape \(130,\) for the keys, got"),
+        (
+            (torch.arange(130), torch.arange(129)),
+            ValueError,
+            r"positions: expected shape \(130, axes\) for the keys, got",
+        ),
+        (
+            (torch.arange(130), torch.arange(260).view(130, 2)),
+            ValueError,
+            "positions: expected as many axes for queries as for keys, got 1 and 2",
+        ),
     ],
 )
 def test_positions_that_do_not_fit_are_named(positions, error, message):
-    layout, (q, k, v) = image().layout((10, 13), (10, 13)), flat(tokens())
     with pytest.raises(error, match=message):
-        attend(q, k, v, layout, select_keys(q, k, layout, kappa=1), positions=positions)
+        replace(image().layout((10, 13), (10, 13)), positions=positions)

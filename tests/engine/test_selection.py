@@ -5,7 +5,7 @@ import torch
 
 import gpa_nd
 from gpa_nd import Layout, Partition, gpa_attention, select_keys
-from gpa_nd.engine.blocked import phase2, selection
+from gpa_nd.engine.blocked import phase1, phase2, selection
 
 CELLS = Partition.from_labels(torch.arange(6) // 2)
 
@@ -100,7 +100,7 @@ def test_many_heads_are_taken_a_few_at_a_time(monkeypatch):
     layout = gpa_nd.image(downsample=2, cells=3, kappa=1).layout((13, 11), (13, 11))
     q, k = torch.randn(2, 2, 5, 143, 4)
     expected = select_keys(q, k, layout, kappa=4, backend="torch")
-    monkeypatch.setattr(selection, "ROWS_AT_ONCE", 2**21 // (3 * 42))  # three heads of 42 coarse keys
+    monkeypatch.setattr(phase1, "ROWS_AT_ONCE", 2**21 // (3 * 42))  # three heads of 42 coarse keys
     assert select_keys(q, k, layout, kappa=4, backend="torch").equal(expected)
 
 
