@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -226,10 +226,8 @@ def _select_keys(
         always = 0 if layout.always is None else layout.always.shape[1]
         shape = (*q.shape[:2], len(layout.query_cells), min(kappas[0], len(layout.key_groups)) + always)
         return torch.empty(shape, dtype=torch.int64, device=q.device)
-    with own_precision(q):
-        return select(
-            q, k, layout, kappas, bias, _ranking(choose(backend, (q, k), affinity), _scale(scale, q), affinity)
-        )
+    rank = _ranking(choose(backend, (q, k), affinity), _scale(scale, q), affinity)
+    return select(q, k, layout, kappas, bias, rank)
 
 
 def _ranking(chosen: Literal["reference", "torch", "triton"], scale: float, affinity: Affinity) -> Rank:
@@ -238,7 +236,11 @@ def _ranking(chosen: Literal["reference", "torch", "triton"], scale: float, affi
         case "reference":
             from gpa_nd.engine import reference
 
-            return lambda q, k, layout, kappa, *rest: reference.select_keys(q, k, layout, kappa, scale, affinity, *rest)
+            def rank(q: Tensor, k: Tensor, layout: Layout, kappa: int, *rest: Any) -> Tensor:
+                with own_precision(q):
+                    return reference.select_keys(q, k, layout, kappa, scale, affinity, *rest)
+
+            return rank
         case "torch":
             return lambda q, k, layout, kappa, *rest: blocked.select_keys(q, k, layout, kappa, scale, affinity, *rest)
         case "triton":

@@ -41,7 +41,6 @@ def hide(x: Tensor, bias: Tensor | None) -> Tensor:
     return x if bias is None else x.masked_fill(bias.isneginf()[..., None], 0)
 
 
-@torch.no_grad()
 def coarse_bias(bias: Float[Tensor, "b h_k n_k"], groups: Partition) -> CoarseBias:
     """The bias of coarse keys: masked keys do not enter the means."""
     seen = ~bias.isneginf()

@@ -15,7 +15,6 @@ Rank = Callable[[Tensor, Tensor, Layout, int, "CoarseBias | None", "Tensor | Non
 """A backend's selection: q, k, layout, κ, the bias of coarse keys, and the candidates of each cell."""
 
 
-@torch.no_grad()
 def select(
     q: Tensor, k: Tensor, layout: Layout, kappas: tuple[int, ...], bias: Tensor | None, rank: Rank
 ) -> Int[Tensor, "b h m chosen"]:
@@ -29,6 +28,7 @@ def select(
         bias: (B, H_k, n_k) what is added to the affinities of each key, −∞ where it is masked.
         rank: the backend's.
     """
+    q, k, bias = q.detach(), k.detach(), None if bias is None else bias.detach()
     k = hide(k, bias)
     coarse = None if bias is None else coarse_bias(bias, layout.key_groups)
     candidates, spoilt = None, None

@@ -14,7 +14,6 @@ from gpa_nd.layout import Layout
 from gpa_nd.partition import Partition
 
 
-@torch.no_grad()
 def select_keys(
     q: Tensor,
     k: Tensor,

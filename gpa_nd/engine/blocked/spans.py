@@ -68,7 +68,7 @@ def plan(ranges: Int[Tensor, "m 2"], sizes: Int[Tensor, " m"]) -> tuple[list[Spa
     spans, rest, begin = [], [], 0
     while begin < len(some):
         here = slice(begin, begin + _length(starts, stops, begin))
-        start, stop = int(starts[begin]), int(stops[here].max())
+        start, stop = int(starts[here].min()), int(stops[here].max())
         worth = widths[here] * (sizes[here] + ROWS_OF_A_COPY)
         if (stop - start) * int(sizes[here].sum()) > 2 * int(worth.sum()):
             rest.append(torch.arange(here.start, here.stop))
@@ -89,7 +89,7 @@ def _length(starts: Tensor, stops: Tensor, begin: int) -> int:
     while True:
         start, stop = starts[begin : begin + tried], stops[begin : begin + tried]
         number = torch.arange(1, len(start) + 1)
-        together = stop.cummax(0).values - start[0]
+        together = stop.cummax(0).values - start.cummin(0).values
         fits = (together <= FEW_KEYS) | (3 * together * number <= 4 * (stop - start).cumsum(0))
         fits[0] = True
         if not bool(fits.all()):
