@@ -87,7 +87,7 @@ def test_every_configuration_of_the_kernels_is_tuned():
     from gpa_nd.engine.fused import attention, selection  # noqa: F401  where it looks
 
     names = {choose.__name__ for choose in tuning.choosers()}
-    assert names == {"tiles_for", "tile_of", "sum_tile_of", "pool_tile", "select_tile"}
+    assert names == {"tiles_for", "tile_of", "sum_tile_of", "pool_tile", "select_tile", "candidate_tile_of"}
 
 
 def test_of_two_phases_that_tuned_the_same_the_narrower_decides():

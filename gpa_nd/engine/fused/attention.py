@@ -23,22 +23,23 @@ def attend(
     layout: Layout,
     relevant: Int[Tensor, "b h m kappa"],
     logits: Float[Tensor, "b h m kappa"] | None,
+    bias: Float[Tensor, "b h_k n_k"] | None,
     scale: float,
-    query_positions: Int[Tensor, " n_q"] | None = None,
-    key_positions: Int[Tensor, " n_k"] | None = None,
 ) -> Float[Tensor, "b h n_q c_v"]:
     """Phase 2 (lines 12–19): every query attends to the elements under its cell's coarse keys.
 
-    Query head h reads key head h // (H / H_k). Where positions are given, query i sees key j only if
-    ``key_positions[j] <= query_positions[i]``.
+    Query head h reads key head h // (H / H_k). ``bias`` is added to the scores of keys; −∞ hides one, and then it is
+    zero in k and v.
     """
     cells, members = layout.fine_cells, layout.members
+    query_positions, key_positions = layout.positions or (None, None)
     out: Tensor = fused_attend(
         q,
         k,
         v,
         relevant,
         None if logits is None else logits.float(),
+        bias,
         query_positions,
         key_positions,
         cells.order,
@@ -59,6 +60,7 @@ def fused_attend(
     v: Tensor,
     relevant: Tensor,
     logits: Tensor | None,
+    bias: Tensor | None,
     query_positions: Tensor | None,
     key_positions: Tensor | None,
     cell_order: Tensor,
@@ -77,9 +79,9 @@ def fused_attend(
     q, k, v = (with_whole_rows(x) for x in (q, k, v))
     cells = Groups(cell_order, cell_offsets, largest_cell)
     members = Groups(member_order, member_offsets, largest_group)
-    call = Call(chip_of(q.device), q, k, v, logits, query_positions, key_positions, scale, wide=(q, k, v, out))
+    call = Call(chip_of(q.device), q, k, v, logits, bias, query_positions, key_positions, scale, wide=(q, k, v, out))
     check_reach(q, k, relevant)
-    cells, relevant, takers = packed_cells(cells, relevant, logits)
+    cells, relevant, takers = packed_cells(cells, relevant, logits, call.axes > 0)
     tiles = call.tiles("forward", cells)
     count, cell_of_tile = cells.tiles(tiles.rows)
     heads, kappa = relevant.shape[1], relevant.shape[3]
@@ -101,6 +103,7 @@ def fused_attend(
         remainder,
         *lse,
         *rows_of(q, k, v),
+        *call.bias_strides,
         scale,
         heads,
         heads // k.shape[1],
@@ -134,6 +137,7 @@ def fused_attend_backward(
     remainder: Tensor,
     relevant: Tensor,
     logits: Tensor | None,
+    bias: Tensor | None,
     query_positions: Tensor | None,
     key_positions: Tensor | None,
     cell_order: Tensor,
@@ -143,9 +147,10 @@ def fused_attend_backward(
     largest_cell: int,
     largest_group: int,
     scale: float,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The gradients of q, k, v and logits; the last has no elements where there are no logits."""
-    dq, dk, dv, dlogits = empty_gradients(q, k, v, relevant, logits)
+    of_bias: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The gradients of q, k, v, logits and bias; the last two have no elements where they are not there or not wanted."""
+    dq, dk, dv, dlogits, dbias = empty_gradients(q, k, v, relevant, logits, of_bias)
     grad_out, q, k, v = (with_whole_rows(x) for x in (grad_out, q, k, v))
     cells = Groups(cell_order, cell_offsets, largest_cell)
     members = Groups(member_order, member_offsets, largest_group)
@@ -155,6 +160,7 @@ def fused_attend_backward(
         k,
         v,
         logits,
+        bias,
         query_positions,
         key_positions,
         scale,
@@ -164,8 +170,9 @@ def fused_attend_backward(
     if len(member_order) < k.shape[2]:
         dk.zero_()
         dv.zero_()
-    key_gradient(call, grad_out, lse, delta, relevant, cells, members, dk, dv)
-    return dq, dk, dv, dlogits
+        dbias.zero_()
+    key_gradient(call, grad_out, lse, delta, relevant, cells, members, dk, dv, dbias if of_bias else None)
+    return dq, dk, dv, dlogits, dbias
 
 
 @fused_attend_backward.register_fake
@@ -179,21 +186,22 @@ def _(
     remainder: Tensor,
     relevant: Tensor,
     logits: Tensor | None,
-    *_: object,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return empty_gradients(q, k, v, relevant, logits)
+    *rest: Any,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    return empty_gradients(q, k, v, relevant, logits, rest[-1])
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    q, k, v, relevant, logits, *rest = inputs
-    ctx.save_for_backward(q, k, v, *output, relevant, logits, *rest[:6])
+    q, k, v, relevant, logits, bias, *rest = inputs
+    ctx.save_for_backward(q, k, v, *output, relevant, logits, bias, *rest[:6])
     ctx.rest = rest[6:]
     ctx.mark_non_differentiable(*output[1:])
 
 
 def _differentiate(ctx: Any, grad_out: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-    *grads, grad_logits = fused_attend_backward(grad_out, *ctx.saved_tensors, *ctx.rest)
-    return *grads, None, grad_logits if ctx.needs_input_grad[4] else None, *(None,) * 9
+    of_logits, of_bias = ctx.needs_input_grad[4:6]
+    dq, dk, dv, dlogits, dbias = fused_attend_backward(grad_out, *ctx.saved_tensors, *ctx.rest, of_bias)
+    return dq, dk, dv, None, dlogits if of_logits else None, dbias if of_bias else None, *(None,) * 9
 
 
 fused_attend.register_autograd(_differentiate, setup_context=_save)
@@ -214,8 +222,9 @@ def empty_results(q: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def empty_gradients(
-    q: Tensor, k: Tensor, v: Tensor, relevant: Tensor, logits: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Room for the gradients of q, k, v and logits."""
+    q: Tensor, k: Tensor, v: Tensor, relevant: Tensor, logits: Tensor | None, of_bias: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Room for the gradients of q, k, v, logits and bias."""
     dlogits = q.new_empty(0 if logits is None else relevant.shape, dtype=torch.float32)
-    return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape), dlogits
+    dbias = q.new_empty(k.shape[:3] if of_bias else 0, dtype=torch.float32)
+    return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape), dlogits, dbias

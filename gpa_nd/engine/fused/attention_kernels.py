@@ -24,6 +24,7 @@ from gpa_nd.engine.fused.tables import (
 )
 
 LOG2E = tl.constexpr(1.4426950408889634)
+MOST = tl.constexpr(3.4028234663852886e38)  # the largest finite float32
 SPOILT = tl.constexpr(packs.SPOILT)
 
 
@@ -35,6 +36,7 @@ def attend_kernel(
     relevant,
     takers,
     logits,
+    bias,
     query_positions,
     key_positions,
     cell_order,
@@ -55,6 +57,9 @@ def attend_kernel(
     v_batch,
     v_head,
     v_row,
+    bias_batch,
+    bias_head,
+    bias_row,
     scale,
     heads,
     shared_by,
@@ -75,14 +80,14 @@ def attend_kernel(
     SLOTS: tl.constexpr,
     CHUNK: tl.constexpr,
     HAS_LOGITS: tl.constexpr,
-    HAS_POSITIONS: tl.constexpr,
+    AXES: tl.constexpr,
     PACKED: tl.constexpr,
     PRECISION: tl.constexpr,
     WIDEN: tl.constexpr,
     WIDE: tl.constexpr,
 ):
     """One program: one tile of one cell's queries, in one batch entry and head."""
-    MASKED: tl.constexpr = HAS_POSITIONS or PACKED > 0
+    MASKED: tl.constexpr = AXES > 0 or PACKED > 0
     head = tl.program_id(0) // tiles
     tile = tl.program_id(0) % tiles
     cell, place, stop = queries_of(tile, cell_offsets, cell_of_tile, CELL, ROWS)
@@ -100,6 +105,8 @@ def attend_kernel(
     takers += (head.to(tl.int64) * cells + cell) * kappa
     if HAS_LOGITS:
         logits += (head.to(tl.int64) * cells + cell) * kappa
+    if bias is not None:
+        bias += (head // heads).to(tl.int64) * bias_batch + (head % heads // shared_by).to(tl.int64) * bias_head
     q_offset = offsets_of(row, q_row, WIDE)
     out_offset = offsets_of(row, V, WIDE)
 
@@ -117,7 +124,7 @@ def attend_kernel(
         q0 = load_rows(q, q_offset, inside, 0, C0, C, WIDEN)
         if C1 > 0:
             q1 = load_rows(q, q_offset, inside, C0, C1, C, WIDEN)
-    now = now_of(query_positions, row, inside, HAS_POSITIONS)
+    now = now_of(query_positions, row, inside, AXES)
     if MASKED:
         any_seen = tl.zeros((ROWS,), tl.int32)
         spoilt = 0.0
@@ -134,7 +141,8 @@ def attend_kernel(
         group = tl.load(chosen + slot, mask=slot < kappa, other=-1).to(tl.int32)
         first, start, end = listed(group, member_offsets, GROUP)
         width = tl.max(end, 0)
-        columns += width
+        if bias is None:
+            columns += width
         for first_column in range(0, width, COLUMNS):
             column = first_column + tl.arange(0, COLUMNS)
             entry, key_place, seen = keys_at(column, width, chosen + first_slot, first, start, end, GROUP)
@@ -151,8 +159,17 @@ def attend_kernel(
                     scores = tl.dot(q1, tl.trans(k1), scores, input_precision=PRECISION)
             scores *= scale * LOG2E
             scores += score_bias(logits, first_slot + entry, kappa, seen, HAS_LOGITS)[None, :]
+            unhidden = seen
+            if bias is not None:
+                added = tl.load(bias + offsets_of(key, bias_row, WIDE), mask=seen, other=float("-inf"))
+                unhidden = added != float("-inf")
+                scores = tl.where(unhidden[None, :], scores + in_base_2(added)[None, :], float("-inf"))
+                columns += tl.sum(unhidden.to(tl.int32), 0)
             if MASKED:
-                visible = visible_of(seen, key, now, key_positions, takers + first_slot + entry, HAS_POSITIONS, PACKED)
+                visible = visible_of(
+                    *(unhidden, key, row, now, query_positions, key_positions),
+                    *(takers + first_slot + entry, AXES, PACKED),
+                )
                 any_seen = tl.maximum(any_seen, tl.max(visible.to(tl.int32), 1))
                 scores = tl.where(visible, scores, float("-inf"))
             new_top = tl.maximum(top, tl.max(scores, 1))
@@ -189,8 +206,13 @@ def attend_kernel(
                     entry, key_place, seen = keys_at(column, width, chosen + first_slot, first, start, end, GROUP)
                     key = tl.load(member_order + tl.where(seen, key_place, 0)).to(tl.int32)
                     v_offset = offsets_of(key, v_row, WIDE)
+                    unhidden = seen
+                    if bias is not None:
+                        added = tl.load(bias + offsets_of(key, bias_row, WIDE), mask=seen, other=float("-inf"))
+                        unhidden = added != float("-inf")
                     visible = visible_of(
-                        seen, key, now, key_positions, takers + first_slot + entry, HAS_POSITIONS, PACKED
+                        *(unhidden, key, row, now, query_positions, key_positions),
+                        *(takers + first_slot + entry, AXES, PACKED),
                     )
                     v0 = spoilt_values(load_rows(v, v_offset, seen, 0, V0, V, WIDEN))
                     acc0 = tl.where(tl.dot(visible.to(v0.dtype), v0, input_precision=PRECISION) > 0, float("nan"), acc0)
@@ -256,20 +278,23 @@ def keys_at(column, width, chosen, first, start, stop, GROUP: tl.constexpr):
 
 
 @triton.jit
-def now_of(positions, row, inside, HAS_POSITIONS: tl.constexpr):
-    """Where rows stand, if that matters."""
-    if HAS_POSITIONS:
-        return tl.load(positions + row, mask=inside, other=-(2**63))
+def now_of(positions, row, inside, AXES: tl.constexpr):
+    """Where rows stand on the first axis, if that matters; on the others they are asked tile by tile."""
+    if AXES > 0:
+        return tl.load(positions + row * AXES, mask=inside, other=-(2**63))
     else:
         return row
 
 
 @triton.jit
-def visible_of(seen, key, now, key_positions, takers, HAS_POSITIONS: tl.constexpr, PACKED: tl.constexpr):
-    """(rows, columns) what each query sees: no key after it, and of a pack's list what its own cell named."""
+def visible_of(seen, key, row, now, query_positions, key_positions, takers, AXES: tl.constexpr, PACKED: tl.constexpr):
+    """(rows, columns) what each query sees: no key behind it, and of a pack's list what its own cell named."""
     visible = seen[None, :] & (tl.zeros(now.shape, tl.int32) == 0)[:, None]
-    if HAS_POSITIONS:
-        visible = visible & (tl.load(key_positions + key)[None, :] <= now[:, None])
+    if AXES > 0:
+        visible = visible & (tl.load(key_positions + key * AXES)[None, :] <= now[:, None])
+    for axis in tl.static_range(1, AXES):
+        later = tl.load(query_positions + row * AXES + axis)
+        visible = visible & (tl.load(key_positions + key * AXES + axis)[None, :] <= later[:, None])
     if PACKED > 0:
         bits = tl.load(takers, mask=seen, other=0)
         visible = visible & named_by(bits[None, :], tl.arange(0, now.shape[0])[:, None], 0, PACKED)
@@ -301,6 +326,13 @@ def score_bias(logits, slot, kappa, seen, HAS_LOGITS: tl.constexpr):
     else:
         bias = tl.zeros(seen.shape, tl.float32)
     return tl.where(seen, bias, float("-inf"))
+
+
+@triton.jit
+def in_base_2(bias):
+    """A bias as it is added to scores; what is finite stays so, since people hide keys by the lowest number."""
+    scaled = tl.minimum(tl.maximum(bias * LOG2E, -MOST), MOST)
+    return tl.where(tl.abs(bias) <= MOST, scaled, bias)
 
 
 @triton.jit

@@ -74,7 +74,7 @@ AMD: dict[tuple[Kernel, int], tuple[tuple[int, Tiles], ...]] = {
 
 
 @tunable
-def tiles_for(kernel: Kernel, dtype: torch.dtype, widest: int, owned: int, masked: bool, chip: Chip) -> Tiles:
+def tiles_for(kernel: Kernel, dtype: torch.dtype, widest: int, owned: int, masked: bool, axes: int, chip: Chip) -> Tiles:
     """The tiles of a kernel.
 
     Args:
@@ -82,15 +82,17 @@ def tiles_for(kernel: Kernel, dtype: torch.dtype, widest: int, owned: int, maske
         dtype: of q, k and v.
         widest: the more channels of q and v.
         owned: the size of a cell (of a group), whose elements are a program's rows.
-        masked: whether positions decide what is seen, which needs twice the registers.
+        masked: whether positions or a bias decide what is seen, which needs more registers.
+        axes: how many numbers a position has; several need more still.
         chip: where it runs.
     """
     table = NVIDIA if chip.is_nvidia or chip.is_interpreter else AMD
     tiles = next(tiles for most, tiles in table[kernel, dtype.itemsize] if widest <= most)
-    if power_of_two(owned, at_least=16) < tiles.rows:
-        return replace(
-            tiles, rows=power_of_two(owned, at_least=16), warps=4 if dtype.itemsize == 2 and widest <= 128 else 8
-        )
+    rows = min(tiles.rows, power_of_two(owned, at_least=16))
+    if axes > 1:
+        tiles, rows = replace(tiles, columns=16), 16 if kernel == "key gradient" or widest > 128 else rows
+    if rows < tiles.rows:
+        return replace(tiles, rows=rows, warps=4 if dtype.itemsize == 2 and widest <= 128 else 8)
     if masked and chip.is_nvidia and tiles.rows >= 64:
         return replace(tiles, rows=32, warps=4) if kernel == "key gradient" else replace(tiles, warps=8)
     return tiles

@@ -26,21 +26,27 @@ class Call:
         k: Tensor,
         v: Tensor,
         logits: Tensor | None,
+        bias: Tensor | None,
         query_positions: Tensor | None,
         key_positions: Tensor | None,
         scale: float,
         wide: tuple[Tensor, ...],
     ) -> None:
         self.chip, self.q, self.k, self.v, self.logits, self.scale = chip, q, k, v, logits, scale
-        self.has_positions = query_positions is not None
-        self.is_wide = any(reach(x) >= 2**31 for x in wide)
-        # Contiguous tensors; those that are absent, and that no kernel reads then, are another.
-        self.extras = [q if x is None else x.contiguous() for x in (logits, query_positions, key_positions)]
+        self.axes = 0 if query_positions is None else query_positions.shape[1]
+        self.is_masked = self.axes > 0 or bias is not None
+        self.is_wide = any(reach(x) >= 2**31 for x in (*wide, *([] if bias is None else [bias])))
+        # Contiguous tensors; those that are absent, and that no kernel reads then, are another. A bias may have strides.
+        logits, query_positions, key_positions = (
+            q if x is None else x.contiguous() for x in (logits, query_positions, key_positions)
+        )
+        self.extras = [logits, bias, query_positions, key_positions]
+        self.bias_strides = [None] * 3 if bias is None else rows_of(bias)
 
     def tiles(self, kernel: Kernel, owned: Groups) -> Tiles:
         """The tiles of a kernel whose programs own elements of these groups."""
         widest = max(self.q.shape[-1], self.v.shape[-1])
-        return tiles_for(kernel, self.q.dtype, widest, owned.typical, self.has_positions, self.chip)
+        return tiles_for(kernel, self.q.dtype, widest, owned.typical, self.is_masked, self.axes, self.chip)
 
     def settings(self, tiles: Tiles) -> dict[str, object]:
         """The constants that the three kernels have in common, and how they are launched."""
@@ -50,7 +56,7 @@ class Call:
         return {
             **{"C": c, "C0": c0, "C1": c1, "V": c_v, "V0": v0, "V1": v1},
             "HAS_LOGITS": self.logits is not None,
-            "HAS_POSITIONS": self.has_positions,
+            "AXES": self.axes,
             "PRECISION": self.chip.precision,
             "WIDEN": self.chip.is_interpreter and self.q.dtype == torch.bfloat16,
             "WIDE": self.is_wide,
@@ -63,12 +69,15 @@ class Call:
         }
 
 
-def packed_cells(cells: Groups, relevant: Tensor, logits: Tensor | None) -> tuple[Groups, Tensor, Tensor]:
+def packed_cells(
+    cells: Groups, relevant: Tensor, logits: Tensor | None, has_positions: bool
+) -> tuple[Groups, Tensor, Tensor]:
     """Packs of cells with the unions of their lists, and which of them takes what; or all as it was.
 
-    A logit is of one cell and one coarse key: where there are logits, nothing is packed.
+    A logit is of one cell and one coarse key: where there are logits, nothing is packed. Nor is it where there are
+    positions: what comes later may change what a neighbour names, and thereby how the sums of its pack are rounded.
     """
-    if cells.packable == 1 or logits is not None or not relevant.shape[-1]:
+    if cells.packable == 1 or logits is not None or has_positions or not relevant.shape[-1]:
         return cells, relevant.contiguous(), relevant
     return cells.pack(cells.packable), *unions(relevant, cells.packable)
 

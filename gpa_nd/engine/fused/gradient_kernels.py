@@ -1,7 +1,8 @@
 """Phase 2 backward: queries own their gradient, and so do keys and values; nothing is added by two programs at once.
 
 With p the softmax and δ = Σ dout · out of a query: ds = p (dout · v − δ); dq = scale Σ ds k; dk = scale Σ ds q;
-dv = Σ p dout; the gradient of a logit is the sum of ds over its cell's queries and its group's elements.
+dv = Σ p dout; the gradient of a logit is the sum of ds over its cell's queries and its group's elements, that of a bias
+the sum over the queries that see its key.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import triton.language as tl
 from gpa_nd.engine.fused.attention_kernels import (
     LOG2E,
     elements_of,
+    in_base_2,
     is_spoilt,
     keys_at,
     named_by,
@@ -48,6 +50,7 @@ def query_gradient_kernel(
     relevant,
     takers,
     logits,
+    bias,
     query_positions,
     key_positions,
     cell_order,
@@ -70,6 +73,9 @@ def query_gradient_kernel(
     g_batch,
     g_head,
     g_row,
+    bias_batch,
+    bias_head,
+    bias_row,
     scale,
     heads,
     shared_by,
@@ -90,7 +96,7 @@ def query_gradient_kernel(
     SLOTS: tl.constexpr,
     CHUNK: tl.constexpr,
     HAS_LOGITS: tl.constexpr,
-    HAS_POSITIONS: tl.constexpr,
+    AXES: tl.constexpr,
     PACKED: tl.constexpr,
     PRECISION: tl.constexpr,
     WIDEN: tl.constexpr,
@@ -102,7 +108,7 @@ def query_gradient_kernel(
     there are logits, even that is too much for their gradient, and a first turn computes δ from the weights.
     """
     TURNS: tl.constexpr = 2 if HAS_LOGITS else 1
-    MASKED: tl.constexpr = HAS_POSITIONS or PACKED > 0
+    MASKED: tl.constexpr = AXES > 0 or PACKED > 0
     ROUNDED: tl.constexpr = out.dtype.element_ty != tl.float32
     head = tl.program_id(0) // tiles
     tile = tl.program_id(0) % tiles
@@ -125,6 +131,8 @@ def query_gradient_kernel(
     if HAS_LOGITS:
         logits += (head.to(tl.int64) * cells + cell) * kappa
         grad_logits += (head.to(tl.int64) * tiles + tile) * kappa
+    if bias is not None:
+        bias += (head // heads).to(tl.int64) * bias_batch + (head % heads // shared_by).to(tl.int64) * bias_head
     q_offset = offsets_of(row, q_row, WIDE)
     g_offset = offsets_of(row, g_row, WIDE)
     out_offset = offsets_of(row, V, WIDE)
@@ -150,7 +158,7 @@ def query_gradient_kernel(
                 own += row_products(grad_out, g_offset, remainder, out_offset, inside, V0, V1, V)
     top = tl.load(tops + row, mask=inside, other=float("inf"))
     rest = tl.load(rests + row, mask=inside, other=0.0)
-    now = now_of(query_positions, row, inside, HAS_POSITIONS)
+    now = now_of(query_positions, row, inside, AXES)
     dq0 = tl.zeros((ROWS, C0), tl.float32)
     if C1 > 0:
         dq1 = tl.zeros((ROWS, C1), tl.float32)
@@ -188,6 +196,11 @@ def query_gradient_kernel(
                         d_weights = tl.dot(g1, tl.trans(v1), d_weights, input_precision=PRECISION)
                 scores *= scale * LOG2E
                 scores += score_bias(logits, first_slot + entry, kappa, seen, HAS_LOGITS)[None, :]
+                unhidden = seen
+                if bias is not None:
+                    added = tl.load(bias + offsets_of(key, bias_row, WIDE), mask=seen, other=float("-inf"))
+                    unhidden = added != float("-inf")
+                    scores += in_base_2(added)[None, :]
                 weights = tl.exp2(scores - top[:, None] - rest[:, None])
                 if turn < TURNS - 1:
                     d_scores = weights * d_weights
@@ -195,9 +208,12 @@ def query_gradient_kernel(
                     d_scores = weights * (d_weights - own[:, None])
                 if MASKED:
                     visible = visible_of(
-                        seen, key, now, key_positions, takers + first_slot + entry, HAS_POSITIONS, PACKED
+                        *(unhidden, key, row, now, query_positions, key_positions),
+                        *(takers + first_slot + entry, AXES, PACKED),
                     )
                     d_scores = tl.where(visible, d_scores, 0.0)
+                elif bias is not None:
+                    d_scores = tl.where(unhidden[None, :], d_scores, 0.0)
                 if turn < TURNS - 1:
                     own += tl.sum(d_scores, 1)
                 else:
@@ -303,6 +319,7 @@ def key_gradient_kernel(
     delta,
     grad_out,
     logits,
+    bias,
     query_positions,
     key_positions,
     cell_order,
@@ -315,7 +332,9 @@ def key_gradient_kernel(
     group_of_slot,
     grad_k,
     grad_v,
+    grad_bias,
     parts,
+    bias_parts,
     q_batch,
     q_head,
     q_row,
@@ -328,6 +347,9 @@ def key_gradient_kernel(
     g_batch,
     g_head,
     g_row,
+    bias_batch,
+    bias_head,
+    bias_row,
     scale,
     key_heads,
     shared_by,
@@ -354,14 +376,14 @@ def key_gradient_kernel(
     SLOTS: tl.constexpr,
     CHUNK: tl.constexpr,
     HAS_LOGITS: tl.constexpr,
-    HAS_POSITIONS: tl.constexpr,
+    AXES: tl.constexpr,
     PACKED: tl.constexpr,
     PRECISION: tl.constexpr,
     WIDEN: tl.constexpr,
     WIDE: tl.constexpr,
 ):
     """One program: dk and dv of one tile of one group's elements, from one share of the cells that chose the group."""
-    MASKED: tl.constexpr = HAS_POSITIONS or PACKED > 0
+    MASKED: tl.constexpr = AXES > 0 or PACKED > 0
     head = tl.program_id(0) // slots
     start, stop, begin, end, tiles, shares, number = work_of(
         tl.program_id(0) % slots,
@@ -412,10 +434,18 @@ def key_gradient_kernel(
         dk1 = tl.zeros((KEYS, C1), tl.float32)
     if V1 > 0:
         dv1 = tl.zeros((KEYS, V1), tl.float32)
-    if HAS_POSITIONS:
-        then = tl.load(key_positions + key, mask=real, other=0)
+    if AXES > 0:
+        then = tl.load(key_positions + key * AXES, mask=real, other=0)
     if MASKED:
         spoilt = tl.zeros((KEYS,), tl.float32)
+    unhidden = real
+    if bias is not None:
+        bias += batch * bias_batch + key_head * bias_head
+        added = tl.load(bias + offsets_of(key, bias_row, WIDE), mask=real, other=float("-inf"))
+        unhidden = added != float("-inf")
+        added = in_base_2(added)
+    if grad_bias is not None:
+        d_bias = tl.zeros((KEYS,), tl.float32)
 
     for block in range(first_entry, last_entry, SLOTS):
         count = tl.minimum(last_entry - block, SLOTS)
@@ -460,11 +490,16 @@ def key_gradient_kernel(
             scores *= scale * LOG2E
             if HAS_LOGITS:
                 scores += tl.load(logits + name_of)[None, :] * LOG2E
+            if bias is not None:
+                scores += added[:, None]
             weights = tl.exp2(scores - top[None, :] - rest[None, :])
             if MASKED:
-                visible = seen[None, :] & real[:, None]
-                if HAS_POSITIONS:
-                    visible = visible & (then[:, None] <= tl.load(query_positions + query)[None, :])
+                visible = seen[None, :] & unhidden[:, None]
+                if AXES > 0:
+                    visible = visible & (then[:, None] <= tl.load(query_positions + query * AXES)[None, :])
+                for axis in tl.static_range(1, AXES):
+                    earlier = tl.load(key_positions + key * AXES + axis)
+                    visible = visible & (earlier[:, None] <= tl.load(query_positions + query * AXES + axis)[None, :])
                 if PACKED > 0:
                     bits = tl.load(takers + block + entry)
                     visible = visible & named_by(bits[None, :], tl.arange(0, KEYS)[:, None], 0, PACKED)
@@ -472,6 +507,8 @@ def key_gradient_kernel(
                 q0 = only_finite(q0)
                 if C1 > 0:
                     q1 = only_finite(q1)
+            elif bias is not None:
+                weights = tl.where(unhidden[:, None], weights, 0.0)
             if MASKED:  # a gradient that is not finite reaches the values that its query sees
                 bad = tl.max(spoilt_values(g0).to(tl.float32), 1)
                 if V1 > 0:
@@ -493,6 +530,10 @@ def key_gradient_kernel(
             d_scores = weights * (d_weights - own[None, :])
             if MASKED:
                 d_scores = tl.where(visible, d_scores, 0.0)
+            elif bias is not None:
+                d_scores = tl.where(unhidden[:, None] & seen[None, :], d_scores, 0.0)
+            if grad_bias is not None:
+                d_bias += tl.sum(d_scores, 1)
             dk0 = tl.dot(d_scores.to(q0.dtype), q0, dk0, input_precision=PRECISION)
             if C1 > 0:
                 dk1 = tl.dot(d_scores.to(q1.dtype), q1, dk1, input_precision=PRECISION)
@@ -512,6 +553,8 @@ def key_gradient_kernel(
             store_rows(grad_k, dk_offset, real, dk1 * scale, C0, C1, C)
         if V1 > 0:
             store_rows(grad_v, dv_offset, real, dv1, V0, V1, V)
+        if grad_bias is not None:
+            tl.store(grad_bias + head.to(tl.int64) * n_k + key, d_bias, mask=real)
     else:
         part = head.to(tl.int64) * part_slots + first_part(begin, per_slot) + number
         parts += part * PART_KEYS * (C + V)
@@ -522,6 +565,8 @@ def key_gradient_kernel(
             store_rows(parts, offset, real, dk1 * scale, C0, C1, C)
         if V1 > 0:
             store_rows(parts + C, offset, real, dv1, V0, V1, V)
+        if grad_bias is not None:
+            tl.store(bias_parts + part * PART_KEYS + tl.arange(0, KEYS), d_bias, mask=real)
 
 
 @triton.jit
@@ -537,8 +582,10 @@ def add_parts_kernel(
     lists,
     group_of_slot,
     parts,
+    bias_parts,
     grad_k,
     grad_v,
+    grad_bias,
     groups,
     length,
     per_slot,
@@ -576,9 +623,15 @@ def add_parts_kernel(
     offset = tl.arange(0, KEYS) * (C + V)
     dk = tl.zeros((KEYS, C_WIDTH), tl.float32)
     dv = tl.zeros((KEYS, V_WIDTH), tl.float32)
+    if grad_bias is not None:
+        d_bias = tl.zeros((KEYS,), tl.float32)
     for share in range(shares):
+        if grad_bias is not None:
+            d_bias += tl.load(bias_parts + (part + share) * PART_KEYS + tl.arange(0, KEYS), mask=real, other=0.0)
         mine = parts + (part + share) * PART_KEYS * (C + V)
         dk += load_rows(mine, offset, real, 0, C_WIDTH, C, False)
         dv += load_rows(mine + C, offset, real, 0, V_WIDTH, V, False)
     store_rows(grad_k + head.to(tl.int64) * n_k * C, offsets_of(key, C, WIDE), real, dk, 0, C_WIDTH, C)
     store_rows(grad_v + head.to(tl.int64) * n_k * V, offsets_of(key, V, WIDE), real, dv, 0, V_WIDTH, V)
+    if grad_bias is not None:
+        tl.store(grad_bias + head.to(tl.int64) * n_k + key, d_bias, mask=real)

@@ -33,7 +33,7 @@ def query_gradient(
     """Fill dq, and dlogits where there are logits; return δ (B, H, n_q)."""
     q, k, v = call.q, call.k, call.v
     delta = torch.empty_like(lse[0])
-    cells, relevant, takers = packed_cells(cells, relevant, call.logits)
+    cells, relevant, takers = packed_cells(cells, relevant, call.logits, call.axes > 0)
     tiles = call.tiles("query gradient", cells)
     count, cell_of_tile = cells.tiles(tiles.rows)
     batch, heads, _, kappa = relevant.shape
@@ -61,6 +61,7 @@ def query_gradient(
         dq,
         parts,
         *rows_of(q, k, v, grad_out),
+        *call.bias_strides,
         call.scale,
         heads,
         heads // k.shape[1],
@@ -103,8 +104,9 @@ def key_gradient(
     members: Groups,
     dk: Tensor,
     dv: Tensor,
+    dbias: Tensor | None,
 ) -> None:
-    """Fill dk and dv of the members: from the lists of cells that chose their groups, in parts where those are long."""
+    """Fill dk and dv of the members, and dbias where it is wanted: from the lists of cells that chose their groups, in parts where those are long."""
     q, k, v = call.q, call.k, call.v
     batch, heads, _, kappa = relevant.shape
     key_heads, n_q, n_k = k.shape[1], q.shape[2], k.shape[2]
@@ -117,6 +119,7 @@ def key_gradient(
     part_keys, part_slots = min(tiles.rows, members.largest), 2 * lists.length // per_slot
     width = q.shape[-1] + v.shape[-1]
     parts = torch.empty(batch * key_heads, part_slots, part_keys, width, dtype=torch.float32, device=q.device)
+    bias_parts = None if dbias is None else parts.new_empty(parts.shape[:3])
     launch(
         key_gradient_kernel,
         (batch * key_heads * slots,),
@@ -137,8 +140,11 @@ def key_gradient(
         group_of_slot,
         dk,
         dv,
+        dbias,
         parts,
+        bias_parts,
         *rows_of(q, k, v, grad_out),
+        *call.bias_strides,
         call.scale,
         key_heads,
         heads // key_heads,
@@ -168,8 +174,10 @@ def key_gradient(
             lists.offsets,
             group_of_slot,
             parts,
+            bias_parts,
             dk,
             dv,
+            dbias,
             len(members),
             lists.length,
             per_slot,

@@ -1,4 +1,7 @@
-"""Phase 1 of backend "triton": pool, log-sum-exp, sums over each cell chunk by chunk, the κ best of each."""
+"""Phase 1 of backend "triton": pool, log-sum-exp, sums over each cell chunk by chunk, the κ best of each.
+
+Where cells have candidates, the same over these alone.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import triton
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from gpa_nd.engine.bias import CoarseBias
 from gpa_nd.engine.fused import selection_kernels as kernels
 from gpa_nd.engine.fused.groups import Groups
 from gpa_nd.engine.fused.launch import Chip, chip_of, launch, with_whole_rows
@@ -18,6 +22,7 @@ from gpa_nd.engine.fused.selection_tiles import (
     PROGRAMS_PER_PROCESSOR,
     SUMS_AT_ONCE,
     Tile,
+    candidate_tile_of,
     channel_parts,
     pool_tile,
     select_tile,
@@ -28,20 +33,35 @@ from gpa_nd.layout import Layout
 from gpa_nd.partition import Partition
 
 LOG2_E = math.log2(math.e)
+LAST = torch.iinfo(torch.int64).max  # a position that is behind all others
 MOST_QUERIES = 2**27  # coarse ones: inside a tile, numbers are int32
 MOST_KEYS = 2**21  # coarse ones: the select kernel holds a block of their sums
 
 
-def select_keys(q: Tensor, k: Tensor, layout: Layout, kappa: int, scale: float) -> Int[Tensor, "b h m kappa"]:
+def select_keys(
+    q: Float[Tensor, "b h n_q c"],
+    k: Float[Tensor, "b h_k n_k c"],
+    layout: Layout,
+    kappa: int,
+    scale: float,
+    bias: CoarseBias | None = None,
+    candidates: Int[Tensor, "b h m candidates"] | None = None,
+) -> Int[Tensor, "b h m kappa"]:
     """Phase 1 with the affinity ``"dot"`` on checked arguments."""
+    ranking = layout.query_cells.order, layout.query_cells.offsets
     with torch.no_grad():
         chosen: Tensor = fused_select_keys(
             q,
             k,
             *_tensors_and_size(layout.query_groups),
-            *_tensors_and_size(layout.query_cells),
+            *(ranking if layout.ranked_by is None else layout.ranking),
+            layout.query_cells.largest,
             *_tensors_and_size(layout.key_groups),
             layout.key_ranges,
+            *(layout.coarse_positions or (None, None)),
+            None if bias is None else bias.share,
+            None if bias is None else bias.added,
+            candidates,
             kappa,
             scale,
         )
@@ -66,46 +86,63 @@ def fused_select_keys(
     key_offsets: Tensor,
     largest_key_group: int,
     key_ranges: Tensor | None,
+    cell_positions: Tensor | None,
+    key_positions: Tensor | None,
+    share: Tensor | None,
+    added: Tensor | None,
+    candidates: Tensor | None,
     kappa: int,
     scale: float,
 ) -> Tensor:
-    """:func:`select_keys` on the tensors of a layout; the largest sizes are known on the host."""
+    """:func:`select_keys` on the tensors of a layout; the largest sizes are known on the host.
+
+    A cell's coarse queries may be those of another cell, or of several cells.
+    """
     queries = Groups(query_order, query_offsets, largest_query_group)
     cells = Groups(cell_order, cell_offsets, largest_cell)
     groups = Groups(key_order, key_offsets, largest_key_group)
-    if len(queries) > MOST_QUERIES or len(groups) > MOST_KEYS:
+    if len(cell_order) > MOST_QUERIES or len(groups) > MOST_KEYS:
         raise ValueError(
             f"q, k: backend 'triton' takes up to {MOST_QUERIES:,} coarse queries and {MOST_KEYS:,} coarse keys, "
-            f"got {len(queries):,} and {len(groups):,}"
+            f"got {len(cell_order):,} and {len(groups):,}"
         )
     if max(q.shape[2], k.shape[2]) >= 2**31:
         raise ValueError(f"q, k: backend 'triton' takes fewer than 2³¹ elements, got {q.shape[2]} and {k.shape[2]}")
     chip, c = chip_of(q.device), q.shape[-1]
     tile = tile_of(c, q.dtype, chip)
-    q_low = _pool(q, queries, chip, len(queries), cells.order)
+    q_low = _pool(q, queries, chip, len(cells.order), cells.order)
     if scale <= 0:  # the kernels multiply by what is above zero
         q_low *= -1 if scale < 0 else 0
+    stored = triton.cdiv(len(groups), tile.keys) * tile.keys
     scores = _Scores(
         q_low=q_low,
-        k_low=_pool(k, groups, chip, triton.cdiv(len(groups), tile.keys) * tile.keys),
+        k_low=_pool(k, groups, chip, stored, share=share),
         keys=len(groups),
         channels=c,
         cells=cells,
         ranges=None if key_ranges is None else key_ranges.contiguous(),
+        cell_positions=None if cell_positions is None else cell_positions.contiguous(),
+        key_positions=None if key_positions is None else _padded(key_positions.mT, stored, LAST).mT.contiguous(),
+        added=None if added is None else _padded(added.flatten(0, 1), stored, -torch.inf),
         scale=abs(scale) or 1.0,
         chip=chip,
     )
-    lse = None if cells.largest == 1 else _log_sum_exp(scores, tile)  # one row ranks as its softmax does
     chosen = torch.empty(scores.heads, len(cells), min(kappa, len(groups)), dtype=torch.int64, device=q.device)
+    if candidates is not None:
+        return _among(scores, tile, candidates.flatten(0, 1), chosen).view(*q.shape[:2], *chosen.shape[1:])
+    lse = None if cells.largest == 1 else _log_sum_exp(scores, tile)  # one row ranks as its softmax does
     tile = sum_tile_of(tile, cells.largest, scores.keys_stored)
     chunks = _chunks(scores, tile)
-    held = max(chunk.heads * chunk.cells for chunk in chunks)
-    sums = torch.empty(held, scores.keys_stored, dtype=torch.float32, device=q.device)
-    maxima = torch.empty(held, scores.keys_stored // tile.keys, dtype=torch.float32, device=q.device)
+    sums, maxima = _room(scores, tile, chunks, scores.keys_stored)
     for chunk in chunks:
         _cell_sums(scores, tile, chunk, lse, sums, maxima)
         _select(scores, tile, chunk, sums, maxima, chosen)
     return chosen.view(*q.shape[:2], *chosen.shape[1:])
+
+
+def _padded(x: Tensor, width: int, value: float) -> Tensor:
+    """Rows of so many numbers, this one behind those that are there."""
+    return torch.nn.functional.pad(x, (0, width - x.shape[1]), value=value)
 
 
 @fused_select_keys.register_fake
@@ -122,6 +159,11 @@ def _(
     key_offsets: Tensor,
     largest_key_group: int,
     key_ranges: Tensor | None,
+    cell_positions: Tensor | None,
+    key_positions: Tensor | None,
+    share: Tensor | None,
+    added: Tensor | None,
+    candidates: Tensor | None,
     kappa: int,
     scale: float,
 ) -> Tensor:
@@ -142,6 +184,9 @@ class _Scores:
     channels: int
     cells: Groups
     ranges: Int[Tensor, "m 2"] | None
+    cell_positions: Int[Tensor, "m axes"] | None
+    key_positions: Int[Tensor, "keys_stored axes"] | None
+    added: Float[Tensor, "h_k keys_stored"] | None
     scale: float
     chip: Chip
 
@@ -161,6 +206,19 @@ class _Scores:
         return self.q_low.shape[1]
 
     @property
+    def hides(self) -> bool:
+        """Whether coarse keys inside of a range may be hidden."""
+        return self.cell_positions is not None or self.added is not None
+
+    @property
+    def added_in_base_2(self) -> Tensor | None:
+        """The bias beside affinities times log₂ e. What is finite stays so: people hide keys by the lowest number."""
+        if self.added is None:
+            return None
+        most = torch.finfo(self.added.dtype).max
+        return torch.where(self.added.isfinite(), (self.added * LOG2_E).clamp(-most, most), self.added)
+
+    @property
     def keys_stored(self) -> int:
         """n_k', rounded up to whole tiles."""
         return self.k_low.shape[1]
@@ -175,12 +233,13 @@ class _Scores:
             "REST": rest,
             "ROWS": tile.rows,
             "KEYS": tile.keys,
+            "AXES": 0 if self.cell_positions is None else self.cell_positions.shape[1],
             "PRECISION": self.chip.precision if self.q_low.dtype == torch.float32 else "ieee",
             "EMULATED": self.chip.is_interpreter,
             "num_warps": tile.warps,
             "num_stages": tile.stages,
-            # Ranges need more registers than the assembler takes by itself.
-            **({"maxnreg": 255} if self.chip.is_nvidia and self.ranges is not None else {}),
+            # Ranges and what else hides need more registers than the assembler takes by itself.
+            **({"maxnreg": 255} if self.chip.is_nvidia and (self.ranges is not None or self.hides) else {}),
         }
 
 
@@ -194,7 +253,9 @@ class _Chunk:
     cells: int
 
 
-def _pool(x: Tensor, groups: Groups, chip: Chip, stored: int, places: Tensor | None = None) -> Tensor:
+def _pool(
+    x: Tensor, groups: Groups, chip: Chip, stored: int, places: Tensor | None = None, share: Tensor | None = None
+) -> Tensor:
     """(B·H, stored, channels) means of groups: row i is group ``places[i]``, or i; zeros after the last."""
     batch, heads, _, c = x.shape
     x = with_whole_rows(x)
@@ -204,8 +265,8 @@ def _pool(x: Tensor, groups: Groups, chip: Chip, stored: int, places: Tensor | N
     launch(
         kernels.pool,
         (batch * heads * triton.cdiv(stored, tile.groups),),
-        *(x, groups.order, groups.offsets_if_ragged, places, low),
-        *(heads, len(groups), stored, groups.largest),
+        *(x, groups.order, groups.offsets_if_ragged, places, None if share is None else share.contiguous(), low),
+        *(heads, len(groups) if places is None else len(places), stored, groups.largest),
         *x.stride()[:3],
         CHANNELS=c,
         STORED=channels,
@@ -223,15 +284,15 @@ def _log_sum_exp(scores: _Scores, tile: Tile) -> Float[Tensor, "h splits 2 rows"
     """Base-2 log-sum-exp of each coarse query, in as many parts as its keys are divided into: largest, and the rest."""
     row_tiles = triton.cdiv(scores.rows, tile.rows)
     splits, per_split = _key_splits(scores.chip, scores.heads * row_tiles, scores.keys_stored // tile.keys)
-    ranges = scores.ranges
-    if ranges is not None:
-        sizes = scores.cells.offsets.diff()
-        ranges = ranges.repeat_interleave(sizes, 0, output_size=scores.rows)
+    ranges, positions = (
+        None if x is None else x.repeat_interleave(scores.cells.offsets.diff(), 0, output_size=scores.rows)
+        for x in (scores.ranges, scores.cell_positions)
+    )
     lse = torch.empty(scores.heads, splits, 2, scores.rows, dtype=torch.float32, device=scores.q_low.device)
     launch(
         kernels.log_sum_exp,
         (scores.heads * splits * row_tiles,),
-        *(scores.q_low, scores.k_low, ranges, lse),
+        *(scores.q_low, scores.k_low, ranges, positions, scores.key_positions, scores.added_in_base_2, lse),
         *(scores.shared, scores.rows, scores.keys, scores.keys_stored),
         *(splits, per_split, scores.scale * LOG2_E),
         EVEN=scores.keys % tile.keys == 0,
@@ -247,11 +308,13 @@ def _cell_sums(scores: _Scores, tile: Tile, chunk: _Chunk, lse: Tensor | None, s
     tiles, cells = scores.keys_stored // tile.keys, scores.cells
     splits = 1 if lse is None else lse.shape[1]
     scale = scores.scale if lse is None else scores.scale * LOG2_E
+    added = scores.added if lse is None else scores.added_in_base_2
+    hiding = (scores.ranges, scores.cell_positions, scores.key_positions, added)
     if cells.largest > tile.rows:
         launch(
             kernels.large_cell_sums,
             (chunk.heads * chunk.cells * tiles,),
-            *(scores.q_low, scores.k_low, lse, cells.offsets, scores.ranges, sums, maxima),
+            *(scores.q_low, scores.k_low, lse, cells.offsets, *hiding, sums, maxima),
             *(*shape, *where, splits, scale),
             **scores.constants(tile),
         )
@@ -262,7 +325,7 @@ def _cell_sums(scores: _Scores, tile: Tile, chunk: _Chunk, lse: Tensor | None, s
     launch(
         kernels.cell_sums,
         (programs * key_splits,),
-        *(scores.q_low, scores.k_low, lse, cells.offsets_if_ragged, scores.ranges, sums, maxima),
+        *(scores.q_low, scores.k_low, lse, cells.offsets_if_ragged, *hiding, sums, maxima),
         *(*shape, *where, splits, scale, cells.largest, key_splits, per_split),
         SLOTS=slots,
         **scores.constants(tile),
@@ -271,24 +334,90 @@ def _cell_sums(scores: _Scores, tile: Tile, chunk: _Chunk, lse: Tensor | None, s
 
 def _select(scores: _Scores, tile: Tile, chunk: _Chunk, sums: Tensor, maxima: Tensor, chosen: Tensor) -> None:
     """Fill the chunk's part of ``chosen`` (B·H, m, κ)."""
-    tiles = scores.keys_stored // tile.keys
+    _take(tile, chunk, scores.keys, scores.ranges, None, scores.hides, sums, maxima, chosen)
+
+
+def _take(
+    tile: Tile,
+    chunk: _Chunk,
+    keys: int,
+    ranges: Tensor | None,
+    names: Tensor | None,
+    hides: bool,
+    sums: Tensor,
+    maxima: Tensor,
+    chosen: Tensor,
+) -> None:
+    """The κ best of so many, by their names."""
+    tiles = triton.cdiv(keys, tile.keys)
     blocks = select_tile(tiles)
     launch(
         kernels.select,
         (chunk.heads * chunk.cells,),
-        *(sums, maxima, scores.ranges, chosen),
-        *(scores.keys, tiles, chunk.first_head, chunk.first_cell, chunk.cells, *chosen.shape[1:]),
+        *(sums, maxima, ranges, names, chosen),
+        *(keys, tiles, chunk.first_head, chunk.first_cell, chunk.cells, *chosen.shape[1:]),
         KEYS=tile.keys,
         TILES=blocks.tiles,
         BLOCKS=blocks.blocks,
+        HIDES=hides,
         num_warps=1,
     )
 
 
-def _chunks(scores: _Scores, tile: Tile) -> list[_Chunk]:
-    """As many cells at a time as may hold their sums: those of whole heads, or else whole tiles of one head."""
-    heads, cells, per_cell = scores.heads, len(scores.cells), scores.keys_stored
-    together = max(1, tile.rows // power_of_two(scores.cells.largest))
+def _among(scores: _Scores, tile: Tile, candidates: Int[Tensor, "h m count"], chosen: Tensor) -> Tensor:
+    """``chosen`` (B·H, m, κ) of the candidates of each cell alone; −1 is none."""
+    if not candidates.shape[-1]:
+        candidates = candidates.new_full((*candidates.shape[:2], 1), -1)
+    nothing = torch.iinfo(torch.int32).max
+    names = candidates.int().masked_fill(candidates < 0, nothing).sort(dim=-1).values  # ties go to the lower number
+    names = names.masked_fill(names == nothing, -1)
+    count, cells, k_low = names.shape[2], scores.cells, scores.k_low
+    tile = candidate_tile_of(tile, cells.largest, count)
+    lse = None
+    if cells.largest > 1:
+        lse = torch.empty(scores.heads, 2, scores.rows, dtype=torch.float32, device=names.device)
+        tiles, cell_of_tile = cells.tiles(tile.rows)
+        launch(
+            kernels.candidate_log_sum_exp,
+            (scores.heads * tiles,),
+            *(scores.q_low, k_low, names, cells.offsets, cell_of_tile),
+            *(scores.ranges, scores.cell_positions, scores.key_positions, scores.added_in_base_2, lse),
+            *(scores.shared, scores.rows, scores.keys_stored, len(cells), tiles, count, scores.scale * LOG2_E),
+            CELL=cells.size,
+            **scores.constants(tile),
+        )
+    scale = scores.scale if lse is None else scores.scale * LOG2_E
+    added = scores.added if lse is None else scores.added_in_base_2
+    chunks = _chunks(scores, tile, triton.cdiv(count, tile.keys) * tile.keys, together=1)
+    sums, maxima = _room(scores, tile, chunks, triton.cdiv(count, tile.keys) * tile.keys)
+    for chunk in chunks:
+        launch(
+            kernels.candidate_sums,
+            (chunk.heads * chunk.cells * triton.cdiv(count, tile.keys),),
+            *(scores.q_low, k_low, lse, names, cells.offsets),
+            *(scores.ranges, scores.cell_positions, scores.key_positions, added, sums, maxima),
+            *(scores.shared, scores.rows, scores.keys_stored),
+            *(chunk.first_head, chunk.first_cell, chunk.cells, len(cells), count, scale),
+            **scores.constants(tile),
+        )
+        _take(tile, chunk, count, None, names, True, sums, maxima, chosen)
+    return chosen
+
+
+def _room(scores: _Scores, tile: Tile, chunks: list[_Chunk], per_cell: int) -> tuple[Tensor, Tensor]:
+    """For the sums of the largest chunk, and for the largest of each tile of keys."""
+    held = max(chunk.heads * chunk.cells for chunk in chunks)
+    sums = torch.empty(held, per_cell, dtype=torch.float32, device=scores.q_low.device)
+    return sums, torch.empty(held, per_cell // tile.keys, dtype=torch.float32, device=scores.q_low.device)
+
+
+def _chunks(scores: _Scores, tile: Tile, per_cell: int = 0, together: int = 0) -> list[_Chunk]:
+    """As many cells at a time as may hold their sums: those of whole heads, or else whole tiles of one head.
+
+    So many sums per cell, or those of all coarse keys; so many cells together, or those that share a tile.
+    """
+    heads, cells, per_cell = scores.heads, len(scores.cells), per_cell or scores.keys_stored
+    together = together or max(1, tile.rows // power_of_two(scores.cells.largest))
     heads_step = _even_step(heads, SUMS_AT_ONCE // (cells * per_cell))
     tiles_step = _even_step(triton.cdiv(cells, together), SUMS_AT_ONCE // (heads_step * together * per_cell))
     return [

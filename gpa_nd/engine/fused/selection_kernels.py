@@ -1,4 +1,4 @@
-"""The kernels of Phase 1: pool, log-sum-exp of each coarse query, sums over each cell, the κ best.
+"""The kernels of Phase 1: pool, log-sum-exp of each coarse query, sums over each cell, the κ best; the same of candidates.
 
 Conventions: programs have one axis, with batch and head as its slowest part. Scratch tensors that only these kernels
 see are contiguous. Row numbers are int32 inside a tile, on top of a scalar int64 base. Rows of pooled tensors have
@@ -13,6 +13,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from gpa_nd.engine.fused.attention_kernels import queries_of
+
 LOWEST = tl.constexpr(-3.4028234663852886e38)  # the least finite float32: a visible key never ranks as an absent one
 
 
@@ -22,6 +24,7 @@ def pool(
     order,
     offsets,
     places,
+    share,
     low,
     heads,
     groups,
@@ -41,7 +44,8 @@ def pool(
     """Mean of every group in float32, rounded to the dtype of x; what is not finite becomes NaN.
 
     Row i of ``low`` (B·H, stored, STORED) is group ``places[i]``, or i itself; rows past the last group are zero.
-    Without ``offsets`` all groups have ``size`` elements. FAR: a row may be 2³¹ numbers and more away from the first.
+    Without ``offsets`` all groups have ``size`` elements. Where a part of a group is hidden, and zero, the mean is over
+    its ``share`` (B·H, groups) that is not. FAR: a row may be 2³¹ numbers and more away from the first.
     """
     tiles = tl.cdiv(stored, GROUPS)
     batch_head, tile = tl.program_id(0) // tiles, tl.program_id(0) % tiles
@@ -77,6 +81,12 @@ def pool(
     mean = total / count
     if not EMULATED:  # NVIDIA divides to within two ulp: one Newton step more, without the stack that tl.div_rn takes
         mean += tl.fma(-mean, tl.broadcast_to(count, (GROUPS, WIDTH)), total) / count
+    if share is not None:
+        part = tl.load(share + batch_head.to(tl.int64) * groups + group, mask=real, other=1.0)[:, None]
+        visible = mean / part
+        if not EMULATED:
+            visible += tl.fma(-visible, tl.broadcast_to(part, (GROUPS, WIDTH)), mean) / part
+        mean = visible
     if EMULATED and low.dtype.element_ty == tl.bfloat16:  # Triton's interpreter cuts the digits off
         bits = mean.to(tl.int32, bitcast=True)
         mean = ((bits + 0x7FFF + ((bits >> 16) & 1)) & -0x10000).to(tl.float32, bitcast=True)
@@ -119,7 +129,25 @@ def _affinities(
     EMULATED: tl.constexpr,
 ):
     """(ROWS, KEYS) float32: q·k for the rows of :func:`_held` and the KEYS rows from k on."""
-    k += tl.arange(0, KEYS)[None, :] * STORED
+    return _products(
+        *(q, inside, main, rest, k + tl.arange(0, KEYS)[None, :] * STORED, STORED, MAIN, REST, PRECISION, EMULATED)
+    )
+
+
+@triton.jit
+def _products(
+    q,
+    inside,
+    main,
+    rest,
+    k,
+    STORED: tl.constexpr,
+    MAIN: tl.constexpr,
+    REST: tl.constexpr,
+    PRECISION: tl.constexpr,
+    EMULATED: tl.constexpr,
+):
+    """As :func:`_affinities`, for the rows that k (1, KEYS) points at."""
     k_main = tl.load(k + tl.arange(0, MAIN)[:, None])
     if EMULATED:
         k_main = k_main.to(tl.float32)
@@ -139,11 +167,23 @@ def _affinities(
     return scores
 
 
+@triton.jit
+def _not_behind(seen, key, own, cell_positions, key_positions, AXES: tl.constexpr):
+    """``seen`` (rows, keys), but not of keys that stand behind ``own`` (rows), a cell or what has its position."""
+    for axis in tl.static_range(AXES):
+        then = tl.load(key_positions + key * AXES + axis)
+        seen = seen & (then[None, :] <= tl.load(cell_positions + own * AXES + axis)[:, None])
+    return seen
+
+
 @triton.jit(do_not_specialize=["shared", "rows", "keys", "splits", "tiles_per_split"])
 def log_sum_exp(
     q,
     k,
     ranges,
+    cell_positions,
+    key_positions,
+    added,
     lse,
     shared,
     rows,
@@ -158,6 +198,7 @@ def log_sum_exp(
     ROWS: tl.constexpr,
     KEYS: tl.constexpr,
     EVEN: tl.constexpr,
+    AXES: tl.constexpr,
     PRECISION: tl.constexpr,
     EMULATED: tl.constexpr,
 ):
@@ -165,8 +206,10 @@ def log_sum_exp(
 
     The first is the largest q·k, the second the base-2 logarithm of the sum of exp2((q·k − largest) · scale). One
     number for both would round away what tells rows apart where affinities are large. ``scale`` is above zero.
-    ``ranges`` (rows, 2) are the keys that each row may see, all of them where it is None. A row that is not a number
-    stays so; a row that sees nothing in this split has −∞.
+    ``ranges`` (rows, 2) are the keys that each row may see, all of them where it is None; ``cell_positions`` (rows, AXES)
+    and ``key_positions`` (keys_stored, AXES) hide what is behind; ``added`` (B·H_k, keys_stored) is a bias in base 2, −∞
+    for what it hides, and then the first of the two numbers is in base 2, too. A row that is not a number stays so; a
+    row that sees nothing in this split has −∞.
     """
     row_tiles = tl.cdiv(rows, ROWS)
     row_tile = tl.program_id(0) % row_tiles
@@ -186,6 +229,9 @@ def log_sum_exp(
         stop = tl.load(ranges + 2 * (row_tile * ROWS + row) + 1, mask=inside, other=0).to(tl.int32)
         begin = tl.maximum(begin, tl.min(start, 0) // KEYS * KEYS)
         end = tl.minimum(end, tl.max(stop, 0))
+    if added is not None:
+        added += (head // shared).to(tl.int64) * keys_stored
+        factor, scale = scale, 1.0
 
     largest = tl.full((ROWS,), float("-inf"), tl.float32)
     total = tl.zeros((ROWS,), tl.float32)
@@ -200,6 +246,14 @@ def log_sum_exp(
             scores = tl.where(_among(first + key[None, :], start[:, None], stop[:, None]), scores, float("-inf"))
         elif not EVEN:
             scores = tl.where(first + key[None, :] < keys, scores, float("-inf"))
+        if added is not None:
+            more = tl.load(added + first + key)
+            scores = tl.where(more[None, :] == float("-inf"), float("-inf"), scores * factor + more[None, :])
+        if AXES > 0:
+            seen = tl.zeros((ROWS, KEYS), tl.int32) == 0
+            own = tl.where(inside, row_tile * ROWS + row, 0)
+            seen = _not_behind(seen, first + key, own, cell_positions, key_positions, AXES)
+            scores = tl.where(seen, scores, float("-inf"))
         higher = tl.maximum(largest, tl.max(scores, 1))
         finite = tl.where(higher == float("-inf"), 0.0, higher)
         total = total * tl.exp2((largest - finite) * scale)
@@ -246,6 +300,9 @@ def cell_sums(
     lse,
     offsets,
     ranges,
+    cell_positions,
+    key_positions,
+    added,
     sums,
     maxima,
     shared,
@@ -266,6 +323,7 @@ def cell_sums(
     ROWS: tl.constexpr,
     KEYS: tl.constexpr,
     SLOTS: tl.constexpr,
+    AXES: tl.constexpr,
     PRECISION: tl.constexpr,
     EMULATED: tl.constexpr,
 ):
@@ -273,8 +331,10 @@ def cell_sums(
 
     ``cells`` cells from ``first_cell`` on, of the heads from ``first_head`` on, go to ``sums`` (heads, cells,
     keys_stored), and the largest visible sum of each tile of keys to ``maxima`` (heads, cells, keys_stored / KEYS).
-    With SLOTS = 1 these are the affinities themselves, which rank as their softmax does. NaN is stored as +∞.
+    With SLOTS = 1 these are the affinities themselves, which rank as their softmax does. NaN is stored as +∞; what
+    positions or ``added`` (in base 2 only with SLOTS > 1) hide as −∞.
     """
+    HIDES: tl.constexpr = AXES > 0 or added is not None
     CELLS: tl.constexpr = ROWS // SLOTS
     packs = tl.cdiv(cells, CELLS)
     pack = tl.program_id(0) % packs
@@ -301,6 +361,9 @@ def cell_sums(
         inside = start + slot % SLOTS < stop
     q_row = (q + tl.cast(base, tl.int64) * STORED + row * STORED)[:, None]
     main, rest = _held(q_row, inside[:, None], MAIN, REST, EMULATED)
+    if added is not None:
+        added += (head // shared).to(tl.int64) * keys_stored
+        factor, scale = scale, 1.0
     if SLOTS > 1:
         lse += head.to(tl.int64) * splits * (2 * rows) + base
         largest, total = _joined(lse, row, inside, splits, rows, scale, ROWS)
@@ -323,13 +386,24 @@ def cell_sums(
             *(q_row, inside[:, None], main, rest, k_tile),
             *(STORED, MAIN, REST, KEYS, PRECISION, EMULATED),
         )
+        if added is not None:
+            more = tl.load(added + tile * KEYS + key)
+            scores = scores * factor + more[None, :]
         if SLOTS == 1:
-            scores *= scale
+            if added is None:
+                scores *= scale
             value = tl.where(scores == scores, tl.maximum(scores, LOWEST), float("inf"))
         else:
             weights = _weights(scores, largest, total, scale)
             value = tl.sum(tl.reshape(weights, (CELLS, SLOTS, KEYS)), 1)
             value = tl.where(value == value, value, float("inf"))
+        if HIDES:
+            unhidden = tl.zeros((CELLS, KEYS), tl.int32) == 0
+            if added is not None:
+                unhidden = unhidden & (more != float("-inf"))[None, :]
+            own = tl.where(inside_cell, first_cell + pack * CELLS + cell, 0)
+            unhidden = _not_behind(unhidden, tile * KEYS + key, own, cell_positions, key_positions, AXES)
+            value = tl.where(unhidden, value, float("-inf"))
         tl.store(sums + cell[:, None] * keys_stored + tile * KEYS + key[None, :], value, mask=inside_cell[:, None])
         key += tile * KEYS
         if ranges is not None:
@@ -346,6 +420,9 @@ def large_cell_sums(
     lse,
     offsets,
     ranges,
+    cell_positions,
+    key_positions,
+    added,
     sums,
     maxima,
     shared,
@@ -362,6 +439,7 @@ def large_cell_sums(
     REST: tl.constexpr,
     ROWS: tl.constexpr,
     KEYS: tl.constexpr,
+    AXES: tl.constexpr,
     PRECISION: tl.constexpr,
     EMULATED: tl.constexpr,
 ):
@@ -384,6 +462,9 @@ def large_cell_sums(
             size = 0  # nothing here is seen, and nothing of it is read
 
     key = tl.arange(0, KEYS)
+    if added is not None:
+        more = tl.load(added + (head // shared).to(tl.int64) * keys_stored + tile * KEYS + key)
+        factor, scale = scale, 1.0
     slot = tl.arange(0, ROWS)
     weights = tl.zeros((ROWS, KEYS), tl.float32)
     for first in range(0, size, ROWS):
@@ -395,9 +476,17 @@ def large_cell_sums(
             *(q_row, inside[:, None], main, rest, k),
             *(STORED, MAIN, REST, KEYS, PRECISION, EMULATED),
         )
+        if added is not None:
+            scores = scores * factor + more[None, :]
         weights += _weights(scores, largest, total, scale)
     value = tl.sum(weights, 0)
     value = tl.where(value == value, value, float("inf"))
+    if added is not None:
+        value = tl.where(more == float("-inf"), float("-inf"), value)
+    for axis in tl.static_range(AXES):
+        then = tl.load(key_positions + (tile * KEYS + key) * AXES + axis)
+        now = tl.load(cell_positions + (first_cell + cell) * AXES + axis)
+        value = tl.where(then <= now, value, float("-inf"))
     here = head_here.to(tl.int64) * cells + cell
     key += tile * KEYS
     tl.store(sums + here * keys_stored + key, value)
@@ -405,11 +494,193 @@ def large_cell_sums(
     tl.store(maxima + here * tiles + tile, tl.max(tl.where(seen, value, float("-inf")), 0))
 
 
+@triton.jit
+def _candidate(
+    names,
+    ranges,
+    cell_positions,
+    key_positions,
+    added,
+    cell,
+    inside,
+    AXES: tl.constexpr,
+):
+    """The coarse keys that ``names`` points at, which of them the cell sees, and what is added to their affinities."""
+    key = tl.load(names, mask=inside, other=-1).to(tl.int32)
+    seen = key >= 0
+    key = tl.maximum(key, 0)
+    if ranges is not None:
+        first_key = tl.load(ranges + 2 * cell).to(tl.int32)
+        last_key = tl.load(ranges + 2 * cell + 1).to(tl.int32)
+        seen = seen & (key >= first_key) & (key < last_key)
+    for axis in tl.static_range(AXES):
+        now = tl.load(cell_positions + cell * AXES + axis)
+        seen = seen & (tl.load(key_positions + key * AXES + axis) <= now)
+    more = tl.zeros(key.shape, tl.float32)
+    if added is not None:
+        more = tl.load(added + key)
+        seen = seen & (more != float("-inf"))
+    return key, seen, more
+
+
+@triton.jit(do_not_specialize=["shared", "rows", "cells", "tiles", "count"])
+def candidate_log_sum_exp(
+    q,
+    k,
+    names,
+    cell_offsets,
+    cell_of_tile,
+    ranges,
+    cell_positions,
+    key_positions,
+    added,
+    lse,
+    shared,
+    rows,
+    keys_stored,
+    cells,
+    tiles,
+    count,
+    scale,
+    STORED: tl.constexpr,
+    MAIN: tl.constexpr,
+    REST: tl.constexpr,
+    ROWS: tl.constexpr,
+    KEYS: tl.constexpr,
+    CELL: tl.constexpr,
+    AXES: tl.constexpr,
+    PRECISION: tl.constexpr,
+    EMULATED: tl.constexpr,
+):
+    """As :func:`log_sum_exp` with one split, over the candidates ``names`` (B·H, cells, count) of each row's cell."""
+    head, tile = tl.program_id(0) // tiles, tl.program_id(0) % tiles
+    cell, place, stop = queries_of(tile, cell_offsets, cell_of_tile, CELL, ROWS)
+    if place >= stop:
+        return
+    row = place + tl.arange(0, ROWS)
+    inside = row < stop
+    q_row = (q + head.to(tl.int64) * rows * STORED + row * STORED)[:, None]
+    k += (head // shared).to(tl.int64) * keys_stored * STORED
+    names += (head.to(tl.int64) * cells + cell) * count
+    main, rest = _held(q_row, inside[:, None], MAIN, REST, EMULATED)
+    if added is not None:
+        added += (head // shared).to(tl.int64) * keys_stored
+        factor, scale = scale, 1.0
+
+    largest = tl.full((ROWS,), float("-inf"), tl.float32)
+    total = tl.zeros((ROWS,), tl.float32)
+    for first in range(0, count, KEYS):
+        at = first + tl.arange(0, KEYS)
+        key, seen, more = _candidate(
+            names + at, ranges, cell_positions, key_positions, added, cell, at < count, AXES
+        )
+        scores = _products(
+            *(q_row, inside[:, None], main, rest, (k + key * STORED)[None, :]),
+            *(STORED, MAIN, REST, PRECISION, EMULATED),
+        )
+        if added is not None:
+            scores = scores * factor + more[None, :]
+        scores = tl.where(seen[None, :], scores, float("-inf"))
+        higher = tl.maximum(largest, tl.max(scores, 1))
+        finite = tl.where(higher == float("-inf"), 0.0, higher)
+        total = total * tl.exp2((largest - finite) * scale)
+        total += tl.sum(tl.exp2((scores - finite[:, None]) * scale), 1)
+        largest = higher
+    out = lse + head.to(tl.int64) * (2 * rows) + row
+    tl.store(out, largest, mask=inside)
+    tl.store(out + rows, tl.log2(total), mask=inside)
+
+
+@triton.jit(do_not_specialize=["shared", "rows", "first_head", "first_cell", "cells", "all_cells", "count"])
+def candidate_sums(
+    q,
+    k,
+    lse,
+    names,
+    offsets,
+    ranges,
+    cell_positions,
+    key_positions,
+    added,
+    sums,
+    maxima,
+    shared,
+    rows,
+    keys_stored,
+    first_head,
+    first_cell,
+    cells,
+    all_cells,
+    count,
+    scale,
+    STORED: tl.constexpr,
+    MAIN: tl.constexpr,
+    REST: tl.constexpr,
+    ROWS: tl.constexpr,
+    KEYS: tl.constexpr,
+    AXES: tl.constexpr,
+    PRECISION: tl.constexpr,
+    EMULATED: tl.constexpr,
+):
+    """As :func:`large_cell_sums`, over a tile of the candidates of each cell; −∞ for what it does not see.
+
+    Without ``lse`` cells have one row, and their affinities rank as they are.
+    """
+    tiles = tl.cdiv(count, KEYS)
+    tile = tl.program_id(0) % tiles
+    cell = tl.program_id(0) // tiles % cells
+    head_here = tl.program_id(0) // (tiles * cells)
+    head = first_head + head_here
+    start = tl.load(offsets + first_cell + cell).to(tl.int32)
+    size = tl.load(offsets + first_cell + cell + 1).to(tl.int32) - start
+    q += (head.to(tl.int64) * rows + start) * STORED
+    k += (head // shared).to(tl.int64) * keys_stored * STORED
+    if lse is not None:
+        lse += head.to(tl.int64) * (2 * rows) + start
+    if added is not None:
+        added += (head // shared).to(tl.int64) * keys_stored
+    at = tile * KEYS + tl.arange(0, KEYS)
+    names += (head.to(tl.int64) * all_cells + first_cell + cell) * count
+    key, seen, more = _candidate(
+        names + at, ranges, cell_positions, key_positions, added, first_cell + cell, at < count, AXES
+    )
+    k_row = (k + key * STORED)[None, :]
+    if added is not None:
+        factor, scale = scale, 1.0
+
+    slot = tl.arange(0, ROWS)
+    weights = tl.zeros((ROWS, KEYS), tl.float32)
+    for first in range(0, size, ROWS):
+        inside = first + slot < size
+        q_row = (q + tl.cast(first, tl.int64) * STORED + slot * STORED)[:, None]
+        main, rest = _held(q_row, inside[:, None], MAIN, REST, EMULATED)
+        scores = _products(
+            *(q_row, inside[:, None], main, rest, k_row, STORED, MAIN, REST, PRECISION, EMULATED),
+        )
+        if added is not None:
+            scores = scores * factor + more[None, :]
+        if lse is None:
+            weights += tl.where(inside[:, None], scores * scale, 0.0)
+        else:
+            largest, total = _joined(lse + first, slot, inside, 1, rows, scale, ROWS)
+            weights += _weights(scores, largest, total, scale)
+    value = tl.sum(weights, 0)
+    if lse is None:
+        value = tl.where(value == value, tl.maximum(value, LOWEST), float("inf"))
+    else:
+        value = tl.where(value == value, value, float("inf"))
+    value = tl.where(seen, value, float("-inf"))
+    here = head_here.to(tl.int64) * cells + cell
+    tl.store(sums + here * tiles * KEYS + at, value)
+    tl.store(maxima + here * tiles + tile, tl.max(value, 0))
+
+
 @triton.jit(do_not_specialize=["keys", "tiles", "first_head", "first_cell", "cells", "all_cells", "kappa"])
 def select(
     sums,
     maxima,
     ranges,
+    names,
     chosen,
     keys,
     tiles,
@@ -421,12 +692,14 @@ def select(
     KEYS: tl.constexpr,
     TILES: tl.constexpr,
     BLOCKS: tl.constexpr,
+    HIDES: tl.constexpr,
 ):
     """The κ largest sums of a cell, ties to the lower index, best first; −1 where fewer are seen, −2 if one is NaN.
 
     A block is TILES tiles of keys. κ times: take the block with the largest sum that is left, find the key, and
     compute what is left in that block. Taken is what comes at or before the last pick in the order (sum, index), so
-    nothing needs a mark.
+    nothing needs a mark. HIDES: −∞ is a key that is hidden, and no pick. Where there are ``names`` (B·H, all_cells, keys),
+    these are what is chosen, and the sums are of their places.
     """
     head_here, cell = tl.program_id(0) // cells, tl.program_id(0) % cells
     sums += tl.program_id(0).to(tl.int64) * tiles * KEYS
@@ -446,8 +719,13 @@ def select(
     top = tl.max(best, 0)
     rankable = (top > LOWEST) & (top < float("inf"))
     number = tl.where(rankable, tl.minimum(stop - start, kappa), 0)
-    fill = tl.where(rankable | (stop <= start), -1, -2).to(tl.int64)
+    nothing = stop <= start
+    if HIDES:
+        nothing = nothing | (top == float("-inf"))
+    fill = tl.where(rankable | nothing, -1, -2).to(tl.int64)
 
+    if names is not None:
+        names += ((first_head + head_here).to(tl.int64) * all_cells + first_cell + cell) * keys
     last = tl.cast(float("inf"), tl.float32)
     last_key = tl.cast(-1, tl.int32)
     for pick in range(0, number):
@@ -459,7 +737,12 @@ def select(
         left = (value < last_top) | ((value == last_top) & (key > last_key))
         value = tl.where(left, value, float("-inf"))
         last_key = tl.min(tl.where(value == last, key, 0x7FFFFFFF), 0)
-        tl.store(chosen + pick, last_key.to(tl.int64))
+        name = last_key.to(tl.int64)
+        if names is not None:
+            name = tl.load(names + last_key, mask=last_key < keys, other=-1).to(tl.int64)
+        if HIDES:
+            name = tl.where(last == float("-inf"), -1, name)
+        tl.store(chosen + pick, name)
         rest = tl.max(tl.where(key == last_key, float("-inf"), value), 0)
         best = tl.where(block == here, rest, best)
     for pick in range(number, kappa):

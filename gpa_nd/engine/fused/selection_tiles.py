@@ -92,6 +92,13 @@ def sum_tile_of(tile: Tile, largest: int, keys: int) -> Tile:
     return tile
 
 
+@tunable
+def candidate_tile_of(tile: Tile, largest: int, candidates: int) -> Tile:
+    """The tile for the candidates of cells of at most ``largest`` coarse queries, of which none shares it."""
+    rows, keys = (min(most, power_of_two(n, at_least=16)) for most, n in ((tile.rows, largest), (tile.keys, candidates)))
+    return replace(tile, rows=rows, keys=keys, warps=tile.warps if rows > 32 else min(4, tile.warps))
+
+
 def channel_parts(c: int, at_most: int = 256) -> tuple[int, int]:
     """How c channels are stored and multiplied: two powers of two, the second 0 where one does as well.
 

@@ -27,7 +27,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, redirect_stdout
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 
 from gpa_nd import GPA, Layout
+from gpa_nd.engine.bias import CoarseBias
 from gpa_nd.engine.fused import call
 from gpa_nd.engine.fused import launch as launching
 from gpa_nd.engine.fused.launch import Chip
@@ -257,7 +258,13 @@ class Case:
     heads: int = 8
     key_heads: int = 8
     kappa: int = 12
-    extras: str = ""  # "logits", "positions", "ranges", "heads last", "far apart"
+    # What is beside: "logits", "ranges", "heads last", "far apart", or some of: "positions" on one axis or on three
+    # "axes", a "bias" or a "mask", which has no gradient, with what Phase 1 knows of them, and "candidates".
+    extras: str = ""
+
+    def has(self, *words: str) -> bool:
+        """Whether one of these is beside."""
+        return any(word in self.extras.split() for word in words)
 
     @property
     def name(self) -> str:
@@ -311,6 +318,13 @@ def cases() -> list[Case]:
     few += [Case("ragged graph", torch.float32, 128), Case("points G=1 cells of 1", torch.float32)]
     few += [Case("image G=4 cells of 4", extras="positions"), Case("image G=4 cells of 4", extras="logits")]
     few += [Case(PIVOT, extras=extras) for extras in ("logits", "positions", "ranges", "heads last")]
+    few += [Case(PIVOT, extras=extras) for extras in ("bias", "axes", "axes bias", "mask", "candidates")]
+    few += [Case(PIVOT, c=c, extras="axes bias candidates") for c in (128, 256)]
+    few += [Case(PIVOT, torch.float32, c, extras="axes bias candidates") for c in (64, 256)]
+    few += [Case(PIVOT, torch.float32, extras="bias"), Case("image G=4 cells of 4", extras="bias")]
+    few += [Case("image G=4 cells of 4", extras="axes bias candidates"), Case("ragged graph", extras="axes bias")]
+    few += [Case("points G=1 cells of 1", extras="bias candidates"), Case("ragged graph", extras="candidates")]
+    few += [Case("video G=64 cells of 512", extras=extras) for extras in ("axes bias", "candidates")]
     return list(dict.fromkeys(few))
 
 
@@ -364,11 +378,19 @@ def run_select(selection: Any, case: Case) -> None:
     layout = layout_of(case.geometry, case.extras == "ranges")
     q = tokens(case.heads, layout.query_groups.num_elements, case.c, case)
     k = tokens(case.key_heads, layout.key_groups.num_elements, case.c, case)
-    selection.select_keys(q, k, layout, case.kappa, case.c**-0.5)
+    bias, candidates = None, None
+    if case.has("bias", "mask"):
+        bias = CoarseBias(*(torch.zeros(1, case.key_heads, k.shape[2])[..., : len(layout.key_groups)] for _ in "as"))
+    if case.has("axes"):
+        sizes = len(layout.query_cells), len(layout.key_groups)
+        layout = replace(layout, coarse_positions=tuple(torch.empty(n, 3, dtype=torch.int64) for n in sizes))
+    if case.has("candidates"):
+        candidates = torch.arange(384).expand(1, case.heads, len(layout.query_cells), 384)
+    selection.select_keys(q, k, layout, case.kappa, case.c**-0.5, bias, candidates)
 
 
 def run_attend(attention: Any, case: Case) -> None:
-    if case.extras == "ranges":
+    if case.extras in ("ranges", "candidates"):
         return
     layout = layout_of(case.geometry, False)
     n_q, n_k = layout.query_groups.num_elements, layout.key_groups.num_elements
@@ -377,9 +399,15 @@ def run_attend(attention: Any, case: Case) -> None:
     v = tokens(case.key_heads, n_k, case.c_v or case.c, case).requires_grad_()
     chosen = torch.arange(case.kappa).expand(1, case.heads, len(layout.query_cells), case.kappa).contiguous()
     logits = torch.zeros(chosen.shape, requires_grad=True) if case.extras == "logits" else None
-    positions = (torch.arange(n_q), torch.arange(n_k)) if case.extras == "positions" else (None, None)
+    bias = None
+    if case.has("bias", "mask"):
+        bias = torch.zeros(1, case.key_heads, n_k, requires_grad=case.has("bias"))
+    if case.has("positions", "axes"):
+        axes = 3 if case.has("axes") else 1
+        positions = tuple(torch.empty(n, axes, dtype=torch.int64) for n in (n_q, n_k))
+        layout = replace(layout, positions=positions)
     with patch.object(call, "reach", lambda x: 2**31) if case.extras == "far apart" else nullcontext():
-        out = attention.attend(q, k, v, layout, chosen, logits, case.c**-0.5, *positions)
+        out = attention.attend(q, k, v, layout, chosen, logits, bias, case.c**-0.5)
         torch.autograd.backward([out], [torch.empty_like(out)])
 
 

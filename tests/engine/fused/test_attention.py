@@ -2,6 +2,7 @@
 
 import math
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -66,16 +67,26 @@ def run(attend, inputs, wide=None):
     return [out.detach(), *torch.autograd.grad((out * weight).sum(), inputs)]
 
 
-def assert_parity(layout, q, k, v, relevant, logits=None, positions=None, scale=None):
+def placed(layout, positions):
+    """The layout, in which queries and keys stand at these positions."""
+    return replace(layout, positions=positions)
+
+
+def assert_parity(layout, q, k, v, relevant, logits=None, bias=None, scale=None):
     """Result and gradients err no more than plain PyTorch does."""
-    inputs = [q, k, v] if logits is None else [q, k, v, logits]
+    extras = {name: x for name, x in (("logits", logits), ("bias", bias)) if x is not None}
+    inputs = [q, k, v, *extras.values()]
     scale = q.shape[-1] ** -0.5 if scale is None else scale
 
-    def fused(q, k, v, logits=None):
-        return attention.attend(q, k, v, layout, relevant, logits, scale, *(positions or ()))
+    def given(more):
+        named = dict(zip(extras, more, strict=True))
+        return named.get("logits"), named.get("bias")
 
-    def plain(q, k, v, logits=None):
-        return reference.attend(q, k, v, layout, relevant, logits, positions, scale, "dot")
+    def fused(q, k, v, *more):
+        return attention.attend(q, k, v, layout, relevant, *given(more), scale)
+
+    def plain(q, k, v, *more):
+        return reference.attend(q, k, v, layout, relevant, *given(more), scale, "dot")
 
     three = zip(run(fused, inputs), run(plain, inputs), run(plain, inputs, torch.float64), strict=True)
     for which, (fast, slow, exact) in enumerate(three):
@@ -95,7 +106,7 @@ def assert_parity(layout, q, k, v, relevant, logits=None, positions=None, scale=
 def test_errs_no_more_than_plain_pytorch(case, dtype, logits):
     layout = case.layout().to(DEVICE)
     q, k, v = tokens(layout, dtype, c=17, c_v=24)
-    relevant = select_keys(q, k, layout, kappa=3, backend="torch")
+    relevant = select_keys(q, k, layout, kappa=3, backend="reference")
     added = torch.randn(relevant.shape, device=DEVICE) if logits else None
     assert_parity(layout, q, k, v, relevant, added)
 
@@ -124,7 +135,7 @@ def test_an_element_is_seen_from_its_position_on(groups):
     q, k, v = tokens(layout)
     positions = tuple(torch.randint(-5, 5, (len(x),), device=DEVICE) + 2**40 for x in (q[0, 0], k[0, 0]))
     relevant = some_keys(layout, q)
-    assert_parity(layout, q, k, v, relevant, torch.randn(relevant.shape, device=DEVICE), positions)
+    assert_parity(placed(layout, positions), q, k, v, relevant, torch.randn(relevant.shape, device=DEVICE))
 
 
 def test_strided_inputs_change_nothing():
@@ -138,7 +149,7 @@ def test_strided_inputs_change_nothing():
         return room[:, ::2, :, : step * x.shape[3] : step].transpose(1, 2)
 
     def fused(q, k, v):
-        return attention.attend(q, k, v, layout, relevant, None, 0.2)
+        return attention.attend(q, k, v, layout, relevant, None, None, 0.2)
 
     expected = run(fused, (q, k, v))
     for step in (1, 2):
@@ -149,7 +160,7 @@ def test_strided_inputs_change_nothing():
 def test_a_gradient_of_any_strides_is_read_right():
     layout = audio()
     q, k, v = (x.requires_grad_() for x in tokens(layout))
-    out = attention.attend(q, k, v, layout, some_keys(layout, q), None, 0.25)
+    out = attention.attend(q, k, v, layout, some_keys(layout, q), None, None, 0.25)
     ones = torch.autograd.grad(out, (q, k, v), torch.ones_like(out), retain_graph=True)
     expanded = torch.autograd.grad(out, (q, k, v), torch.ones((), device=DEVICE).expand(out.shape), retain_graph=True)
     turned = torch.ones(out.shape[::-1], device=DEVICE).permute(3, 2, 1, 0)
@@ -187,7 +198,7 @@ def test_numbers_past_two_to_the_31_are_reached(which):
     relevant = some_keys(layout, inputs[0], 2)
 
     def fused(q, k, v):
-        return attention.attend(q, k, v, layout, relevant, None, 0.25)
+        return attention.attend(q, k, v, layout, relevant, None, None, 0.25)
 
     expected = run(fused, inputs)
     far = room(5 * 2**29 + 32, DEVICE).as_strided(inputs[which].shape, (0, 16, 2**29, 1))
@@ -285,7 +296,7 @@ def test_keys_that_nobody_chose_have_no_gradient():
     layout = audio(24, 4, 3)
     q, k, v = tokens(layout)
     relevant = torch.tensor([0, 3, -1], device=DEVICE).expand(1, 2, 3, 3)
-    _, _, dk, dv = run(lambda q, k, v: attention.attend(q, k, v, layout, relevant, None, 0.25), (q, k, v))
+    _, _, dk, dv = run(lambda q, k, v: attention.attend(q, k, v, layout, relevant, None, None, 0.25), (q, k, v))
     chosen = torch.isin(torch.arange(24) // 4, torch.tensor([0, 3])).to(DEVICE)
     for grad in (dk, dv):
         assert (grad[:, :, ~chosen] == 0).all()
@@ -307,7 +318,7 @@ def test_cells_without_keys_answer_zeros_and_send_no_gradient(nothing):
     q, k, v = tokens(layout)
     relevant = nothing(some_keys(layout, q))
     logits = torch.zeros(relevant.shape, device=DEVICE)
-    results = run(lambda q, k, v, logits: attention.attend(q, k, v, layout, relevant, logits, 0.25), (q, k, v, logits))
+    results = run(lambda *x: attention.attend(*x[:3], layout, relevant, x[3], None, 0.25), (q, k, v, logits))
     assert all((x == 0).all() for x in results)
 
 
@@ -316,7 +327,7 @@ def test_one_minus_two_anywhere_in_a_long_list_spoils_its_cell():
     q, k, v = tokens(layout, heads=1)
     relevant = some_keys(layout, q, 40)
     relevant[:, :, 1, 37] = -2
-    out, dq, *_ = run(lambda q, k, v: attention.attend(q, k, v, layout, relevant, None, 0.25), (q, k, v))
+    out, dq, *_ = run(lambda q, k, v: attention.attend(q, k, v, layout, relevant, None, None, 0.25), (q, k, v))
     cell = layout.fine_cells.labels == 1
     assert out.isnan().all(-1).equal(cell.expand(1, 1, 80))
     assert (dq == 0).all(-1).equal(cell.expand(1, 1, 80))
@@ -326,7 +337,7 @@ def test_minus_two_answers_nan_also_where_there_is_a_single_coarse_key():
     layout = audio(4, 4, 1)
     q, k, v = tokens(layout, heads=1, batch=2)
     relevant = torch.tensor([[[[-2]]], [[[0]]]], device=DEVICE)
-    out = attention.attend(q, k, v, layout, relevant, None, 0.25)
+    out = attention.attend(q, k, v, layout, relevant, None, None, 0.25)
     expected = reference.attend(q, k, v, layout, relevant, None, None, 0.25, "dot")
     assert out[0].isnan().all()
     torch.testing.assert_close(out, expected, equal_nan=True)
@@ -343,7 +354,7 @@ def test_minus_two_answers_nan_and_sends_no_gradient():
     cell = layout.fine_cells.labels == 1
 
     def results(relevant):
-        return run(lambda *x: attention.attend(*x[:3], layout, relevant, x[3], 0.25), (q, k, v, logits))
+        return run(lambda *x: attention.attend(*x[:3], layout, relevant, x[3], None, 0.25), (q, k, v, logits))
 
     (out, *grads), (expected, *expected_grads) = results(spoilt), results(without)
     assert out[:, :, cell].isnan().all()
@@ -361,14 +372,14 @@ def test_minus_two_answers_nan_and_sends_no_gradient():
 def test_hidden_keys_and_values_do_not_leak(size, c, value):
     layout = audio(size, 4, 3)
     q, k, v = tokens(layout, c=c, c_v=c)
-    positions = (torch.arange(size, device=DEVICE), torch.arange(size, device=DEVICE))
+    layout = placed(layout, (torch.arange(size, device=DEVICE), torch.arange(size, device=DEVICE)))
     relevant = some_keys(layout, q)
     spoilt_k, spoilt_v = k.clone(), v.clone()
     spoilt_k[:, :, -3:], spoilt_v[:, :, -3:] = value, value
 
     def results(k, v):
         def fused(q, k, v):
-            out = attention.attend(q, k, v, layout, relevant, None, 0.25, *positions)
+            out = attention.attend(q, k, v, layout, relevant, None, None, 0.25)
             return out.masked_fill((torch.arange(size, device=DEVICE) >= size - 3)[:, None], 0)
 
         return run(fused, (q, k, v))
@@ -382,10 +393,10 @@ def test_hidden_keys_and_values_do_not_leak(size, c, value):
 def test_a_value_that_is_not_finite_reaches_those_that_see_its_key(channel):
     layout = audio(24, 4, 3)
     q, k, v = tokens(layout, c_v=160)
-    positions = (torch.arange(24, device=DEVICE), torch.arange(24, device=DEVICE))
+    layout = placed(layout, (torch.arange(24, device=DEVICE), torch.arange(24, device=DEVICE)))
     relevant = torch.arange(6, device=DEVICE).expand(1, 2, 3, 6)
     v[:, :, 10, channel] = math.nan
-    out = attention.attend(q, k, v, layout, relevant, None, 0.25, *positions)
+    out = attention.attend(q, k, v, layout, relevant, None, None, 0.25)
     expected = torch.ones(24, 160, dtype=torch.bool, device=DEVICE)
     expected[10:, channel] = False
     assert out.isfinite().equal(expected.expand(1, 2, 24, 160))
@@ -396,9 +407,9 @@ def test_a_query_that_is_not_finite_sends_no_gradient_to_keys_that_it_does_not_s
     layout = audio(24, 4, 3)
     q, k, v = tokens(layout, c=c)
     q[:, :, 5] = math.nan
-    positions = (torch.arange(24, device=DEVICE),) * 2
+    layout = placed(layout, (torch.arange(24, device=DEVICE),) * 2)
     relevant = torch.arange(6, device=DEVICE).expand(1, 2, 3, 6)
-    _, _, *grads = run(lambda *x: attention.attend(*x, layout, relevant, None, 0.25, *positions), (q, k, v))
+    _, _, *grads = run(lambda *x: attention.attend(*x, layout, relevant, None, None, 0.25), (q, k, v))
     for grad in grads:
         assert grad.isfinite().all(-1).equal((torch.arange(24, device=DEVICE) > 5).expand(1, 2, 24))
 
@@ -407,9 +418,9 @@ def test_a_query_that_is_not_finite_sends_no_gradient_to_keys_that_it_does_not_s
 def test_a_gradient_that_is_not_finite_reaches_the_keys_that_its_query_sees(c):
     layout = audio(24, 4, 3)
     inputs = [x.requires_grad_() for x in tokens(layout, c=c, c_v=c)]
-    positions = (torch.arange(24, device=DEVICE),) * 2
+    layout = placed(layout, (torch.arange(24, device=DEVICE),) * 2)
     relevant = torch.arange(6, device=DEVICE).expand(1, 2, 3, 6)
-    out = attention.attend(*inputs, layout, relevant, None, 0.25, *positions)
+    out = attention.attend(*inputs, layout, relevant, None, None, 0.25)
     gradient = torch.ones_like(out)
     gradient[:, :, 5, c - 1] = math.nan
     dq, dk, dv = torch.autograd.grad(out, inputs, gradient)
@@ -424,11 +435,11 @@ def test_a_query_that_is_not_finite_spoils_its_own_row(value, positions):
     layout = audio(24, 4, 3)
     q, k, v = tokens(layout)
     k = k.abs() + 0.1  # all scores of the row are the same infinity
-    given = (torch.ones(24, dtype=torch.int64, device=DEVICE),) * 2 if positions else ()
+    layout = placed(layout, (torch.ones(24, dtype=torch.int64, device=DEVICE),) * 2 if positions else None)
     relevant = some_keys(layout, q)
-    expected = attention.attend(q, k, v, layout, relevant, None, 0.25, *given)
+    expected = attention.attend(q, k, v, layout, relevant, None, None, 0.25)
     q[0, 0, 5, 2] = value
-    out = attention.attend(q, k, v, layout, relevant, None, 0.25, *given)
+    out = attention.attend(q, k, v, layout, relevant, None, None, 0.25)
     assert out[0, 0, 5].isnan().all()
     out[0, 0, 5] = expected[0, 0, 5]
     assert out.equal(expected)
@@ -439,19 +450,19 @@ def test_padding_does_not_leak():
     layout = audio()
     q, k, v = tokens(layout)
     relevant = torch.tensor([1, -1, 4], device=DEVICE).expand(1, 2, 4, 3)
-    expected = attention.attend(q, k, v, layout, relevant, None, 0.25)
+    expected = attention.attend(q, k, v, layout, relevant, None, None, 0.25)
     other = ~torch.isin(layout.members.labels, torch.tensor([1, 4], device=DEVICE))
     k[:, :, other], v[:, :, other] = math.nan, math.inf
-    assert attention.attend(q, k, v, layout, relevant, None, 0.25).equal(expected)
+    assert attention.attend(q, k, v, layout, relevant, None, None, 0.25).equal(expected)
 
 
 # The operators --------------------------------------------------------------------------------------------------------
 
 
-def operands(layout, q, k, v, relevant, logits=None, positions=(None, None)):
+def operands(layout, q, k, v, relevant, logits=None, bias=None):
     cells, members = layout.fine_cells, layout.members
     tables = (cells.order, cells.offsets, members.order, members.offsets, cells.largest, members.largest)
-    return q, k, v, relevant, logits, *positions, *tables, 0.25
+    return q, k, v, relevant, logits, bias, *(layout.positions or (None, None)), *tables, 0.25
 
 
 @pytest.mark.parametrize("full", [False, True])
@@ -460,13 +471,14 @@ def test_opcheck(full):
     q, k, v = (x.requires_grad_() for x in tokens(layout))
     relevant = some_keys(layout, q)
     logits = torch.randn(relevant.shape, device=DEVICE).requires_grad_() if full else None
-    positions = (torch.arange(23, device=DEVICE),) * 2 if full else (None, None)
-    inputs = operands(layout, q, k, v, relevant, logits, positions)
+    bias = torch.randn(1, 2, 23, device=DEVICE).requires_grad_() if full else None
+    layout = placed(layout, (torch.arange(23, device=DEVICE),) * 2 if full else None)
+    inputs = operands(layout, q, k, v, relevant, logits, bias)
     torch.library.opcheck(torch.ops.gpa_nd.fused_attend.default, inputs)
     with torch.no_grad():
         results = attention.fused_attend(*inputs)
         inputs = [x.detach() if isinstance(x, torch.Tensor) else x for x in inputs]
-        backward = (torch.randn_like(results[0]), *inputs[:3], *results, *inputs[3:])
+        backward = (torch.randn_like(results[0]), *inputs[:3], *results, *inputs[3:], full)
         torch.library.opcheck(torch.ops.gpa_nd.fused_attend_backward.default, backward)
 
 
@@ -489,7 +501,7 @@ def test_compiles_into_one_graph():
     relevant = some_keys(layout, q)
 
     def fused(q, k, v):
-        return attention.attend(q, k, v, layout, relevant, None, 0.25) * 2
+        return attention.attend(q, k, v, layout, relevant, None, None, 0.25) * 2
 
     compiled = torch.compile(fused, fullgraph=True, backend="aot_eager")
     assert all(a.equal(b) for a, b in zip(run(compiled, (q, k, v)), run(fused, (q, k, v)), strict=True))
@@ -498,7 +510,7 @@ def test_compiles_into_one_graph():
 def test_second_derivatives_are_refused():
     layout = audio()
     q, k, v = (x.requires_grad_() for x in tokens(layout))
-    out = attention.attend(q, k, v, layout, some_keys(layout, q), None, 0.25)
+    out = attention.attend(q, k, v, layout, some_keys(layout, q), None, None, 0.25)
     (grad,) = torch.autograd.grad(out.square().sum(), q, create_graph=True)
     with pytest.raises(NotImplementedError, match="backend='reference'"):
         grad.sum().backward()
@@ -508,9 +520,9 @@ def test_autocast_leaves_it_alone():
     layout = audio()
     q, k, v = tokens(layout)
     relevant = some_keys(layout, q)
-    expected = attention.attend(q, k, v, layout, relevant, None, 0.25)
+    expected = attention.attend(q, k, v, layout, relevant, None, None, 0.25)
     with torch.autocast(DEVICE, torch.bfloat16):
-        assert attention.attend(q, k, v, layout, relevant, None, 0.25).equal(expected)
+        assert attention.attend(q, k, v, layout, relevant, None, None, 0.25).equal(expected)
 
 
 def test_repeats_agree_bit_for_bit():
@@ -520,7 +532,7 @@ def test_repeats_agree_bit_for_bit():
     logits = torch.randn(relevant.shape, device=DEVICE)
 
     def repeat():
-        return run(lambda *x: attention.attend(*x[:3], layout, relevant, x[3], 0.25), (q, k, v, logits))
+        return run(lambda *x: attention.attend(*x[:3], layout, relevant, x[3], None, 0.25), (q, k, v, logits))
 
     first = repeat()
     assert all(a.equal(b) for _ in range(3 if DEVICE == "cpu" else 50) for a, b in zip(repeat(), first, strict=True))

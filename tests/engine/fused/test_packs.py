@@ -11,7 +11,7 @@ pytest.importorskip("triton")
 from gpa_nd.engine.fused.attention import attend
 from gpa_nd.engine.fused.groups import Groups
 from gpa_nd.engine.fused.packs import unions
-from tests.engine.fused.test_attention import DEVICE, assert_parity, pytestmark, run, some_keys, tokens  # noqa: F401
+from tests.engine.fused.test_attention import DEVICE, assert_parity, placed, pytestmark, run, some_keys, tokens  # noqa: F401
 
 # Elements, elements in a group, cells: of 1, 2, 3, 4, 6 and 8 elements, and of groups that are no power of two
 SIZES = [(30, 1, 30), (30, 1, 15), (45, 3, 15), (64, 2, 16), (36, 3, 6), (48, 4, 6)]
@@ -36,7 +36,7 @@ def test_packed_cells_err_no_more_than_plain_pytorch(layout, kappa, dtype):
 def test_positions_and_shared_key_heads(layout):
     q, k, v = tokens(layout, heads=4, key_heads=2)
     positions = tuple(torch.randint(-5, 5, (len(x),), device=DEVICE) for x in (q[0, 0], k[0, 0]))
-    assert_parity(layout, q, k, v, some_keys(layout, q, 4), positions=positions)
+    assert_parity(placed(layout, positions), q, k, v, some_keys(layout, q, 4))
 
 
 def test_a_coarse_key_may_be_named_twice(layout):
@@ -52,14 +52,14 @@ def test_minus_one_and_minus_two_are_of_their_cell_alone(layout):
     relevant = some_keys(layout, q, 4)
     relevant[:, 0, 1, 2:] = -1
     relevant[:, 0, 2] = -1
-    clean = run(lambda q, k, v: attend(q, k, v, layout, relevant, None, 0.25), (q, k, v))
+    clean = run(lambda q, k, v: attend(q, k, v, layout, relevant, None, None, 0.25), (q, k, v))
     nobody = layout.fine_cells.labels == 2
     assert (clean[0][:, 0, nobody] == 0).all()
     assert (clean[1][:, 0, nobody] == 0).all()
 
     spoilt = relevant.clone()
     spoilt[:, 0, 2] = -2  # names nothing either, so that everything else stays as it was
-    got = run(lambda q, k, v: attend(q, k, v, layout, spoilt, None, 0.25), (q, k, v))
+    got = run(lambda q, k, v: attend(q, k, v, layout, spoilt, None, None, 0.25), (q, k, v))
     assert got[0][:, 0, nobody].isnan().all()
     assert got[0][:, 0, ~nobody].equal(clean[0][:, 0, ~nobody])
     assert got[0][:, 1].equal(clean[0][:, 1])
@@ -78,7 +78,7 @@ def test_what_only_a_neighbour_named_does_not_leak(layout, value):
     assert not theirs.all()
 
     def results(k, v):
-        out, dq, *_ = run(lambda q, k, v: attend(q, k, v, layout, relevant, None, 0.25), (q, k, v))
+        out, dq, *_ = run(lambda q, k, v: attend(q, k, v, layout, relevant, None, None, 0.25), (q, k, v))
         return out, dq
 
     clean = results(k, v)
@@ -95,9 +95,9 @@ def test_what_only_a_neighbour_named_does_not_leak(layout, value):
 def test_a_query_that_is_not_finite_spoils_its_own_row(layout):
     q, k, v = tokens(layout)
     relevant = some_keys(layout, q, 3)
-    clean = attend(q, k, v, layout, relevant, None, 0.25)
+    clean = attend(q, k, v, layout, relevant, None, None, 0.25)
     q[:, :, 1, 3] = math.nan
-    got = attend(q, k, v, layout, relevant, None, 0.25)
+    got = attend(q, k, v, layout, relevant, None, None, 0.25)
     own = torch.arange(q.shape[2], device=DEVICE) == 1
     assert got[:, :, own].isnan().all()
     assert got[:, :, ~own].equal(clean[:, :, ~own])
