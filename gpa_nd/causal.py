@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import torch
@@ -118,34 +118,55 @@ def _spans(cells: Partition, of_elements: Span) -> Span:
 def _visible(layout: Layout, cells: Span, keys: Span, ranked: Tensor) -> tuple[Tensor, Tensor, bool]:
     """What each cell may select, as ranges; what is always on; and whether the ranges say all."""
     (first, last), (key_first, key_last) = cells, keys
-    number = torch.arange(len(key_first), device=layout.device)
+    if not len(key_first):
+        return first.new_zeros(len(first), 2), first.new_zeros(len(first), 0), True
     ranges, rows, columns, exact = [], [], [], True
-    for some in torch.arange(len(first), device=layout.device).split(max(1, PAIRS_AT_ONCE // max(1, len(number)))):
+    for some, number in _blocks(layout):
         there = torch.ones(len(some), len(number), dtype=torch.bool, device=layout.device)
         if layout.key_ranges is not None:
             there = (layout.key_ranges[some, :1] <= number) & (number < layout.key_ranges[some, 1:])
-        past = there & _none_behind(key_last, first[some])
-        always = there & ~past & _none_behind(key_first, last[some])
+        past = there & _none_behind(key_last[number], first[some])
+        always = there & ~past & _none_behind(key_first[number], last[some])
         if layout.always is not None:
             kept = layout.always[some]
             kept = torch.where((kept >= 0) & _each_not_behind(key_first, kept, last[some]), kept, -1)
             here, place = (kept >= 0).nonzero(as_tuple=True)
-            always[here, kept[here, place]] = True
+            always[here, kept[here, place] - number[0]] = True
         always |= past & ~ranked[some, None]  # with nobody to rank them
         past &= ranked[some, None]
         start = torch.where(past.any(-1), past.int().argmax(-1), 0)
         stop = torch.where(past.any(-1), len(number) - past.flip(-1).int().argmax(-1), 0)
         exact &= bool((past.sum(-1) == stop - start).all())
-        ranges.append(torch.stack([start, stop], dim=-1))
+        seen = past.any(-1, keepdim=True)
+        ranges.append(torch.where(seen, torch.stack([start, stop], dim=-1) + number[:1], 0))
         row, column = always.nonzero(as_tuple=True)
-        rows.append(row + some[0])
-        columns.append(column)
+        rows.append(some[row])
+        columns.append(number[column])
     row, column = torch.cat(rows), torch.cat(columns)
     sizes = torch.bincount(row, minlength=len(first))
     place = torch.arange(len(row), device=row.device) - (sizes.cumsum(0) - sizes)[row]
     table = torch.full((len(first), int(sizes.max()) if len(sizes) else 0), -1, device=layout.device)
     table[row, place] = column
     return torch.cat(ranges), table, exact
+
+
+def _blocks(layout: Layout) -> Iterator[tuple[Tensor, Tensor]]:
+    """Cells, and all coarse keys that they may see: of structures side by side not those of the others."""
+    m, n_k = len(layout.query_cells), len(layout.key_groups)
+    number = torch.arange(max(m, n_k), device=layout.device)
+    cells, keys = number[:m], number[:n_k]
+    at_once = max(1, PAIRS_AT_ONCE // n_k)
+    if layout.key_ranges is None or not m:
+        yield from ((some, keys) for some in cells.split(at_once))
+        return
+    a_structure = m * int(layout.key_ranges.diff().float().mean()) // n_k  # cells that see the same keys
+    low, high = layout.key_ranges.unbind(1)
+    if layout.always is not None:
+        low = torch.minimum(low, layout.always.where(layout.always >= 0, n_k).amin(1))
+        high = torch.maximum(high, layout.always.amax(1) + 1)
+    for some in cells.split(min(at_once, max(256, a_structure))):
+        start = min(int(low[some].min()), n_k - 1)
+        yield some, keys[start : max(start + 1, int(high[some].max()))]
 
 
 def _none_behind(keys: Tensor, cells: Tensor) -> Tensor:

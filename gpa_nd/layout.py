@@ -143,7 +143,7 @@ class Layout:
                 continue
             if isinstance(part, tuple):
                 setattr(moved, name, tuple(x.to(device) for x in part))
-            elif part is not None:
+            elif isinstance(part, Tensor | Partition | Layout):
                 setattr(moved, name, part.to(device))
         return moved
 
@@ -185,6 +185,7 @@ class Layout:
             layouts: at least one, all with as many levels, on one device.
 
         Raises:
+            TypeError: something that is no layout.
             ValueError: no layout, or layouts that differ in levels, causal axes or devices.
 
         Example:
@@ -199,15 +200,21 @@ class Layout:
         """
         if not layouts:
             raise ValueError("layouts: expected at least one, got none")
+        for layout in layouts:
+            if not isinstance(layout, Layout):
+                raise TypeError(f"layouts: expected Layouts, got {type(layout).__name__}")
         for name, seen in (
             ("levels", {layout.levels for layout in layouts}),
             ("causal axes", {layout.positions[0].shape[1] if layout.positions else 0 for layout in layouts}),
+            ("coarse axes", coarse_axes := {x.coarse_positions[0].shape[1] for x in layouts if x.coarse_positions}),
             ("devices", {str(layout.device) for layout in layouts}),
         ):
             if len(seen) > 1:
                 raise ValueError(
                     f"layouts: expected the same {name} in all, got {' and '.join(map(str, sorted(seen)))}"
                 )
+        if len(layouts) == 1:
+            return layouts[0]
         cells, keys = [len(x.query_cells) for x in layouts], [len(x.key_groups) for x in layouts]
         device = layouts[0].device
         first_cell, first_key = (
@@ -234,7 +241,7 @@ class Layout:
             Partition.concat([x.fine_cells for x in layouts]),
             always,
             _joined([x.positions for x in layouts]),
-            _joined([x._coarse_positions() for x in layouts]) if any(x.coarse_positions for x in layouts) else None,
+            _joined([x._coarse_positions(axes) for x in layouts for axes in coarse_axes]),
             ranked_by,
             None if layouts[0].coarser is None else cls.concat([x.coarser for x in layouts if x.coarser is not None]),
         )
@@ -248,11 +255,17 @@ class Layout:
             padded[:, : self.always.shape[1]] = self.always
         return padded
 
-    def _coarse_positions(self) -> tuple[Tensor, Tensor]:
+    @cached_property
+    def most_visible(self) -> int:
+        """The most coarse keys that any cell may select from."""
+        if self.key_ranges is None:
+            return len(self.key_groups)
+        return int(self.key_ranges.diff().max()) if len(self.key_ranges) else 0
+
+    def _coarse_positions(self, axes: int) -> tuple[Tensor, Tensor]:
         """Those that there are, or such that nothing is behind anything."""
         if self.coarse_positions is not None:
             return self.coarse_positions
-        axes = self.positions[0].shape[1] if self.positions else 1
         zeros = torch.zeros(len(self.query_cells) + len(self.key_groups), axes, dtype=torch.int64, device=self.device)
         return zeros[: len(self.query_cells)], zeros[len(self.query_cells) :]
 

@@ -172,11 +172,12 @@ class Partition:
         """Several structures side by side as one: the elements and cells of each follow those of the one before it.
 
         Args:
-            parts: at least one.
+            parts: at least one, all on one device.
             num_elements: how many elements each structure has, where its cells leave some out.
 
         Raises:
-            ValueError: no partition, or one that leaves elements out, and nothing says how many there are.
+            ValueError: no partition, partitions on different devices, or one that leaves elements out, and nothing
+                says how many there are, or too few.
 
         Example:
             >>> pair = Partition.from_labels(torch.tensor([0, 0]))
@@ -185,15 +186,18 @@ class Partition:
         """
         if not parts:
             raise ValueError("parts: expected at least one partition, got none")
-        covers = all(part.covers for part in parts)
-        if num_elements is None:
-            if not covers:
-                raise ValueError("num_elements: expected the size of each structure, whose cells leave elements out")
-            num_elements = [part.num_elements for part in parts]
+        if len(devices := {str(part.order.device) for part in parts}) > 1:
+            raise ValueError(f"parts: expected all of them on one device, got {' and '.join(sorted(devices))}")
+        counts, covers = [part.num_elements for part in parts], all(part.covers for part in parts)
+        if num_elements is None and not covers:
+            raise ValueError("num_elements: expected the size of each structure, whose cells leave elements out")
+        num_elements = counts if num_elements is None else num_elements
+        _check_room(parts, num_elements)
+        if len(parts) == 1:
+            return parts[0]
         device = parts[0].order.device
         before = torch.tensor([0, *num_elements]).cumsum(0)[:-1].to(device)
-        sizes = torch.tensor([part.num_elements for part in parts], device=device)
-        shift = before.repeat_interleave(sizes, output_size=sum(part.num_elements for part in parts))
+        shift = before.repeat_interleave(torch.tensor(counts, device=device), output_size=sum(counts))
         order = torch.cat([part.order for part in parts]) + shift
         host = torch.cat([part.host_offsets.diff() for part in parts]).cumsum(0)
         host_offsets = torch.cat([host.new_zeros(1), host])
@@ -298,6 +302,19 @@ def _check_list(name: str, value: Tensor) -> None:
     check_integers(name, value)
     if value.ndim != 1:
         raise ValueError(f"{name}: expected shape (n,), got {tuple(value.shape)}")
+
+
+def _check_room(parts: Sequence[Partition], num_elements: Sequence[int]) -> None:
+    """Each structure has as many elements as its cells hold, or more where they leave some out."""
+    if len(num_elements) != len(parts):
+        raise ValueError(
+            f"num_elements: expected {len(parts)} numbers, one for each partition, got {len(num_elements)}"
+        )
+    for place, (part, count) in enumerate(zip(parts, num_elements, strict=True)):
+        if part.covers and count != part.num_elements:
+            raise ValueError(f"num_elements: expected {part.num_elements} for partition {place}, got {count}")
+        if not part.covers and len(part) and count <= (last := int(part.order.max())):
+            raise ValueError(f"num_elements: expected more than {last} for partition {place}, got {count}")
 
 
 def _check_labels(labels: Tensor) -> Tensor:

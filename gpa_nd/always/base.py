@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from math import prod
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Int
 from torch import Tensor
 
@@ -30,6 +33,24 @@ class AlwaysOn(ABC):
             key_downsampler: the groups of keys.
             key_shape: sizes of the axes of the keys.
         """
+
+    def packed_keys(
+        self, cells: Partition, query_shapes: Sequence[Shape], key_downsampler: Downsampler, key_shapes: Sequence[Shape]
+    ) -> Int[Tensor, "m a"]:
+        """Those of several structures side by side, coarse keys numbered on from each to the next.
+
+        Law: the rows that ``keys`` gives for each; a geometry may override this with something faster.
+        """
+        tables, first_query, first_cell, first_key = [], 0, 0, 0
+        for query_shape, key_shape in zip(query_shapes, key_shapes, strict=True):
+            labels = cells.labels[first_query : first_query + prod(query_shape)] - first_cell
+            own = Partition.from_labels(labels)
+            table = self.keys(own, query_shape, key_downsampler, key_shape)
+            tables.append(torch.where(table >= 0, table + first_key, -1))
+            first_query, first_cell = first_query + len(labels), first_cell + len(own)
+            first_key += prod(key_downsampler.coarse_shape(key_shape))
+        widest = max(table.shape[1] for table in tables)
+        return torch.cat([F.pad(table, (0, widest - table.shape[1]), value=-1) for table in tables])
 
 
 def table_of(cell: Int[Tensor, " entries"], key: Int[Tensor, " entries"], num_cells: int) -> Int[Tensor, "m a"]:

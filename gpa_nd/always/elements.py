@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from math import prod
+
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from gpa_nd.always.base import AlwaysOn
+from gpa_nd.always.base import AlwaysOn, table_of
 from gpa_nd.checks import check_integers
 from gpa_nd.ops.base import Downsampler, Shape
 from gpa_nd.partition import Partition
@@ -49,12 +52,26 @@ class GlobalElements(AlwaysOn):
         Raises:
             ValueError: an element that the keys do not have.
         """
-        groups = key_downsampler.groups(key_shape)
-        if int(self.elements.max()) >= groups.num_elements:
+        return self.packed_keys(cells, (query_shape,), key_downsampler, (key_shape,))
+
+    def packed_keys(
+        self, cells: Partition, query_shapes: Sequence[Shape], key_downsampler: Downsampler, key_shapes: Sequence[Shape]
+    ) -> Int[Tensor, "m a"]:
+        """The groups that hold the elements of each structure, for every cell of it.
+
+        Raises:
+            ValueError: an element that the keys of a structure do not have.
+        """
+        counts = torch.tensor([prod(shape) for shape in key_shapes])
+        if int(self.elements.max()) >= int(counts.min()):
             raise ValueError(
-                f"elements: expected numbers below {groups.num_elements}, the keys of shape {tuple(key_shape)}, got "
-                f"{int(self.elements.max())}"
+                f"elements: expected numbers below {int(counts.min())}, the keys of shape "
+                f"{tuple(key_shapes[int(counts.argmin())])}, got {int(self.elements.max())}"
             )
-        named = groups.labels[self.elements.to(groups.labels.device)]
-        table: Tensor = torch.unique(named).expand(len(cells), -1)
-        return table
+        groups = key_downsampler.packed_groups(key_shapes).to(cells.order.device)
+        elements = (counts.cumsum(0) - counts)[:, None] + self.elements  # of each structure
+        of_structure = torch.arange(len(counts)).repeat_interleave(torch.tensor([prod(s) for s in query_shapes]))
+        of_cell = of_structure.to(cells.order.device)[cells.order[cells.offsets[:-1]]]
+        keys = groups.labels[elements.to(cells.order.device)][of_cell]
+        cell = torch.arange(len(cells), device=keys.device)[:, None].expand_as(keys)
+        return table_of(cell.flatten(), keys.flatten(), len(cells))

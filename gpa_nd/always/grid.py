@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Int
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from gpa_nd.always.base import AlwaysOn, table_of
 from gpa_nd.ops.base import Downsampler, Shape
-from gpa_nd.ops.grid import GridDownsampler, for_axes
+from gpa_nd.ops.grid import GridDownsampler, PackedPlaces, for_axes
 from gpa_nd.partition import Partition
 
 
@@ -53,6 +54,17 @@ class GridNeighbourhood(AlwaysOn):
         Raises:
             ValueError: keys or queries that do not lie on grids with the same number of axes.
         """
+        return self.packed_keys(cells, (query_shape,), key_downsampler, (key_shape,))
+
+    def packed_keys(
+        self, cells: Partition, query_shapes: Sequence[Shape], key_downsampler: Downsampler, key_shapes: Sequence[Shape]
+    ) -> Int[Tensor, "m a"]:
+        """The blocks around each cell of several grids side by side, all made at once.
+
+        Raises:
+            ValueError: keys or queries that do not lie on grids with the same number of axes.
+        """
+        query_shape, key_shape = query_shapes[0], key_shapes[0]
         if not isinstance(key_downsampler, GridDownsampler) or len(query_shape) != len(key_shape):
             raise ValueError(
                 f"always: a grid neighbourhood expects queries and keys on grids with as many axes, got shapes "
@@ -60,27 +72,31 @@ class GridNeighbourhood(AlwaysOn):
             )
         factor = for_axes("factor", key_downsampler.factor, key_shape)
         radius = for_axes("radius", self.radius, key_shape)
-        coarse_shape = key_downsampler.coarse_shape(key_shape)
+        device, places = cells.order.device, PackedPlaces(query_shapes)
+        of_cell = places.grid[cells.order[cells.offsets[:-1]].cpu()]
+        of_keys, coarse = torch.tensor(key_shapes), torch.tensor([key_downsampler.coarse_shape(s) for s in key_shapes])
+        blocks = [sizes[of_cell].to(device) for sizes in coarse.unbind(1)]
+        before = (coarse.prod(1).cumsum(0) - coarse.prod(1))[of_cell].to(device)
         starts, widths = [], []
-        element = torch.arange(cells.num_elements, device=cells.labels.device)
-        for axis, (queries, keys) in enumerate(zip(query_shape, key_shape, strict=True)):
-            place = element // torch.Size(query_shape[axis + 1 :]).numel() % queries
+        for axis, place in enumerate(places.along):
+            queries, keys = (sizes[:, axis][of_cell].to(device) for sizes in (places.sizes, of_keys))
+            place = place.to(device)
             first, last = (
                 place.new_zeros(len(cells)).scatter_reduce_(0, cells.labels, place, how, include_self=False)
                 for how in ("amin", "amax")
             )
             first, last = first * keys // queries, ((last + 1) * keys + queries - 1) // queries - 1
             first = (first - radius[axis]).clamp_min(0) // factor[axis]
-            last = (last + radius[axis]).clamp_max(keys - 1) // factor[axis]
+            last = torch.minimum(last + radius[axis], keys - 1) // factor[axis]
             starts.append(first)
             widths.append(last - first + 1)
         cell, key = [], []
-        number = torch.arange(len(cells), device=element.device)
+        number = torch.arange(len(cells), device=device)
         for steps in itertools.product(*(range(int(width.max())) for width in widths)):
             inside, block = torch.ones_like(number, dtype=torch.bool), torch.zeros_like(number)
-            for start, width, step, size in zip(starts, widths, steps, coarse_shape, strict=True):
+            for start, width, step, size in zip(starts, widths, steps, blocks, strict=True):
                 inside &= step < width
                 block = block * size + start + step
             cell.append(number[inside])
-            key.append(block[inside])
+            key.append((block + before)[inside])
         return table_of(torch.cat(cell), torch.cat(key), len(cells))

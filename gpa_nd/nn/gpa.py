@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from operator import index
 from types import SimpleNamespace
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from gpa_nd.always.base import AlwaysOn, table_of
-from gpa_nd.causal import causal
-from gpa_nd.checks import check_int
+from gpa_nd.always.base import AlwaysOn
 from gpa_nd.engine import Affinity, Backend, gpa_attention
 from gpa_nd.engine.arguments import check_choices, check_key_bias, check_structured
 from gpa_nd.layout import Layout
+from gpa_nd.nn.packing import check_jagged, check_total, checked_shapes, jagged
+from gpa_nd.nn.structure import Shapes, Structure, check_causal, check_operator, checked_levels, enough, per_axis
 from gpa_nd.ops.base import Downsampler, IndexUpsampler, Shape
-from gpa_nd.ops.grid import GridDownsampler
 from gpa_nd.partition import lasting
 from gpa_nd.partitioners.base import Partitioner
-from gpa_nd.partitioners.grid import GridPartitioner
 
 LAYOUTS_KEPT = 8
 
@@ -80,19 +77,19 @@ class GPA(nn.Module):
     ) -> None:
         super().__init__()
         key_downsampler = downsampler if key_downsampler is None else key_downsampler
-        self._levels = _levels(partitioner, downsampler, key_downsampler, kappa)
-        finest = self._levels[0]
-        key_upsampler = finest.key_downsampler.upsampler() if key_upsampler is None else key_upsampler
-        _check_operator("key_upsampler", key_upsampler, IndexUpsampler)
+        levels = checked_levels(partitioner, downsampler, key_downsampler, kappa)
+        key_upsampler = levels[0].key_downsampler.upsampler() if key_upsampler is None else key_upsampler
+        check_operator("key_upsampler", key_upsampler, IndexUpsampler)
         check_choices(scale, affinity, backend)
-        _check_causal(causal, self._levels)
+        check_causal(causal, levels)
         for each in always:
-            _check_operator("always", each, AlwaysOn)
+            check_operator("always", each, AlwaysOn)
         self.partitioner, self.downsampler = partitioner, downsampler
         self.key_downsampler, self.key_upsampler = key_downsampler, key_upsampler
         self.kappa, self.causal, self.always = kappa, causal, tuple(always)
         self.scale, self.affinity = scale, affinity
         self.enable_gqa, self.backend = enable_gqa, backend
+        self._structure = Structure(levels, key_upsampler, self.always, causal)
         self._kept = SimpleNamespace()  # layouts, the one that was asked for last at the end
 
     def layout(self, query_shape: Shape, key_shape: Shape, device: torch.device | str = "cpu") -> Layout:
@@ -107,17 +104,51 @@ class GPA(nn.Module):
             TypeError: a shape that is no tuple.
             ValueError: a shape that an operator cannot divide; the message names the operator.
         """
-        return getattr(self._kept, self._keep(query_shape, key_shape, device))  # type: ignore[no-any-return]
-
-    def _keep(self, query_shape: Shape, key_shape: Shape, device: torch.device | str) -> str:
-        """Make the layout, unless it is there, and tell its name; forget the one that was not asked for the longest."""
         for name, shape in (("query_shape", query_shape), ("key_shape", key_shape)):
             if not isinstance(shape, tuple | list):
                 raise TypeError(f"{name}: expected a tuple of ints, got {shape!r}")
+        return self._layout((tuple(query_shape),), (tuple(key_shape),), device)
+
+    def packed_layout(
+        self,
+        query_shapes: Sequence[Shape] | Int[Tensor, " b_plus_1"],
+        key_shapes: Sequence[Shape] | Int[Tensor, " b_plus_1"] | None = None,
+        device: torch.device | str = "cpu",
+    ) -> Layout:
+        """The layout of several structures side by side, of which none sees another; the last few are kept.
+
+        It is :meth:`.Layout.concat` of the layouts of each, but grids are made all at once.
+
+        Args:
+            query_shapes: the shape of each structure, or the offsets of sequences, as in :meth:`packed`.
+            key_shapes: those of its keys; as of the queries by default.
+            device: where its tensors are to be.
+
+        Raises:
+            TypeError: shapes that are no tuples of ints, or offsets that are no integers.
+            ValueError: offsets that do not ascend from 0, no structure, as many queries' as keys' structures not, or a
+                shape that an operator cannot divide; the message names the operator.
+
+        Example:
+            >>> import gpa_nd
+            >>> gpa_nd.image(downsample=2, cells=2).packed_layout([(8, 6), (4, 10)])
+            Layout(88 queries in 22 groups in 8 cells, 88 keys in 22 groups)
+        """
+        queries = checked_shapes("query_shapes", query_shapes)
+        keys = queries if key_shapes is None else checked_shapes("key_shapes", key_shapes)
+        if len(queries) != len(keys):
+            raise ValueError(f"key_shapes: expected {len(queries)} structures as query_shapes has, got {len(keys)}")
+        return self._layout(queries, keys, device)
+
+    def _layout(self, query_shapes: Shapes, key_shapes: Shapes, device: torch.device | str) -> Layout:
+        return getattr(self._kept, self._keep(query_shapes, key_shapes, device))  # type: ignore[no-any-return]
+
+    def _keep(self, query_shapes: Shapes, key_shapes: Shapes, device: torch.device | str) -> str:
+        """Make the layout, unless it is there, and tell its name; forget the one that was not asked for the longest."""
         with lasting():
             device = torch.empty(0, device=device).device  # "cuda" is "cuda:0"
-            name = f"{tuple(query_shape)} {tuple(key_shape)} {device}"
-            layout = vars(self._kept).pop(name, None) or self._make_layout(tuple(query_shape), tuple(key_shape), device)
+            name = f"{query_shapes} {key_shapes} {device}"
+            layout = vars(self._kept).pop(name, None) or self._structure.layout(query_shapes, key_shapes).to(device)
             setattr(self._kept, name, layout)
         if len(names := list(vars(self._kept))) > LAYOUTS_KEPT:
             delattr(self._kept, names[0])
@@ -152,32 +183,110 @@ class GPA(nn.Module):
             TypeError: not tensors of one floating point dtype.
             ValueError: shapes that do not fit one another or the operators.
         """
+        if any(isinstance(x, Tensor) and x.is_nested for x in (q, k, v)):
+            return self._nested(q, k, v, key_mask, key_bias)
         check_structured({"q": q, "k": k, "v": v}, self.enable_gqa)
         check_key_bias(key_mask, key_bias, k)
         # A layout belongs to these numbers: a compiler must take them for constants.
         query_shape, key_shape = (tuple(index(n) for n in x.shape[2:-1]) for x in (q, k))
         layout = self.layout(query_shape, key_shape, q.device)
+        key_mask = None if key_mask is None else key_mask.flatten(1)
+        key_bias = None if key_bias is None else key_bias.flatten(2)
         q, k, v = (x.flatten(2, -2) for x in (q, k, v))
-        out = gpa_attention(
+        return torch.unflatten(self._attend(q, k, v, layout, self.kappa, key_mask, key_bias), 2, query_shape)
+
+    def packed(
+        self,
+        q: Float[Tensor, "b h n_q c"],
+        k: Float[Tensor, "b h_k n_k c"],
+        v: Float[Tensor, "b h_k n_k c_v"],
+        query_shapes: Sequence[Shape] | Int[Tensor, " b_plus_1"],
+        key_shapes: Sequence[Shape] | Int[Tensor, " b_plus_1"] | None = None,
+        *,
+        key_mask: Bool[Tensor, "b n_k"] | None = None,
+        key_bias: Float[Tensor, "b h_k n_k"] | None = None,
+    ) -> Float[Tensor, "b h n_q c_v"]:
+        """Attend within each of many structures of different sizes, in one call and without padding.
+
+        Elements of the structures stand one after another along one axis, each structure's row-major; in every other
+        respect the tensors are those of :func:`~gpa_nd.gpa_attention`, so that heads, masks and biases mean the same. A
+        pack is one batch entry (B = 1); with more of them, all are packed alike. κ counts in each structure.
+
+        Args:
+            q: (B, H, n_q, c) queries of all structures.
+            k: (B, H, n_k, c) keys.
+            v: (B, H, n_k, c_v) values.
+            query_shapes: the shape of each structure, all with as many axes; or, for sequences, (structures + 1,) the
+                offsets at which they start, and the end, as nested jagged tensors have them: 0 first and ascending.
+            key_shapes: those of the keys of each structure; as of the queries by default.
+            key_mask: (B, n_k) bool, False for keys that nobody sees.
+            key_bias: (B, H_k, n_k), added to the affinities of each key; differentiable.
+
+        Returns:
+            (B, H, n_q, c_v); zeros for a query without a visible key, such as those of a structure without keys.
+
+        Raises:
+            TypeError: as :meth:`packed_layout`, or not tensors of one floating point dtype.
+            ValueError: as :meth:`packed_layout`, or shapes and tensors that do not add up.
+
+        Example:
+            >>> import torch
+            >>> import gpa_nd
+            >>> sequences = gpa_nd.audio(downsample=4, cells=4, kappa=2)
+            >>> q, k, v = torch.randn(3, 1, 2, 5 + 30 + 12, 16)
+            >>> out = sequences.packed(q, k, v, torch.tensor([0, 5, 35, 47]))
+            >>> torch.allclose(out[:, :, 5:35], sequences(*(x[:, :, 5:35] for x in (q, k, v))), atol=1e-6)
+            True
+            >>> images = gpa_nd.image(downsample=2, cells=2, kappa=2)
+            >>> images.packed(q, k, v, [(5, 7), (3, 4)]).shape
+            torch.Size([1, 2, 47, 16])
+        """
+        check_structured({"q": q, "k": k, "v": v}, self.enable_gqa)
+        layout = self.packed_layout(query_shapes, key_shapes, q.device)
+        check_total("q", "query_shapes", q, layout.query_groups.num_elements)
+        check_total("k", "query_shapes" if key_shapes is None else "key_shapes", k, layout.key_groups.num_elements)
+        return self._attend(q, k, v, layout, enough(self.kappa, layout), key_mask, key_bias)
+
+    def _nested(self, q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor | None, key_bias: Tensor | None) -> Tensor:
+        """Jagged nested tensors, sequence by sequence."""
+        if key_mask is not None or key_bias is not None:
+            raise ValueError("key_mask and key_bias: nested tensors take none; GPA.packed does")
+        check_jagged({"q": q, "k": k, "v": v})
+        of_q, of_k, of_v = (x.offsets() for x in (q, k, v))  # type: ignore[attr-defined]
+        if not torch.equal(of_k, of_v):
+            raise ValueError("v: expected the offsets that k has, got others")
+        q, k, v = (x.values()[None] for x in (q, k, v))
+        return jagged(self.packed(q, k, v, of_q, of_k), of_q)
+
+    def _attend(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        layout: Layout,
+        kappa: int | tuple[int, ...],
+        key_mask: Tensor | None,
+        key_bias: Tensor | None,
+    ) -> Tensor:
+        return gpa_attention(
             q,
             k,
             v,
             layout,
-            kappa=self.kappa,
-            key_mask=None if key_mask is None else key_mask.flatten(1),
-            key_bias=None if key_bias is None else key_bias.flatten(2),
+            kappa=kappa,
+            key_mask=key_mask,
+            key_bias=key_bias,
             scale=self.scale,
             affinity=self.affinity,
             enable_gqa=self.enable_gqa,
             backend=self.backend,
         )
-        return torch.unflatten(out, 2, query_shape)
 
     def extra_repr(self) -> str:
         """What the module was made with."""
         more = "" if self.key_downsampler is self.downsampler else f"key_downsampler={self.key_downsampler}, "
         more += f"kappa={self.kappa}, "
-        more += f"causal={self.causal}, " if any(_per_axis(self.causal, 1)) else ""
+        more += f"causal={self.causal}, " if any(per_axis(self.causal, 1)) else ""
         more += f"always={list(self.always)}, " if self.always else ""
         return (
             f"{self.partitioner}, {self.downsampler}, {more}scale={self.scale}, affinity={self.affinity!r}, "
@@ -187,130 +296,3 @@ class GPA(nn.Module):
     def __getstate__(self) -> dict[str, object]:
         """Copies and pickles make their layouts anew."""
         return {**self.__dict__, "_kept": SimpleNamespace()}
-
-    def _make_layout(self, query_shape: tuple[int, ...], key_shape: tuple[int, ...], device: torch.device) -> Layout:
-        layout = self._level(0, query_shape, key_shape)
-        if self.always:
-            layout = replace(layout, always=self._always_on(layout, query_shape, key_shape))
-        axes = [axis for axis, is_causal in enumerate(_per_axis(self.causal, len(query_shape))) if is_causal]
-        if axes:
-            layout = self._causal(layout, query_shape, key_shape, axes)
-        return layout.to(device)
-
-    def _level(self, level: int, query_shape: tuple[int, ...], key_shape: tuple[int, ...]) -> Layout:
-        """The layout of a level, with those above it."""
-        operators, operator = self._levels[level], "downsampler"
-        upsampler = self.key_upsampler if level == 0 else operators.key_downsampler.upsampler()
-        try:
-            query_groups = operators.downsampler.groups(query_shape)
-            coarse_queries = operators.downsampler.coarse_shape(query_shape)
-            operator = "partitioner"
-            query_cells = operators.partitioner.cells(coarse_queries)
-            operator = "key_downsampler"
-            key_groups = operators.key_downsampler.groups(key_shape)
-            coarse_keys = operators.key_downsampler.coarse_shape(key_shape)
-            operator = "key_upsampler"
-            key_members = upsampler.members(key_shape)
-        except ValueError as error:
-            where = "which are the axes of q and k between (batch, heads) and channels"
-            if level:
-                where = f"which is what level {level} leaves of them"
-            raise ValueError(
-                f"{operator}: does not fit queries of shape {query_shape} and keys of shape {key_shape}, {where}: "
-                f"{error}"
-            ) from error
-        device = query_groups.order.device
-        coarser = None if level + 1 == len(self._levels) else self._level(level + 1, coarse_queries, coarse_keys)
-        return Layout(
-            query_groups,
-            query_cells.to(device),
-            key_groups.to(device),
-            key_members.to(device),
-            fine_cells=query_groups.then(query_cells.to(device)),
-            coarser=None if coarser is None else coarser.to(device),
-        )
-
-    def _always_on(self, layout: Layout, query_shape: tuple[int, ...], key_shape: tuple[int, ...]) -> Tensor:
-        """The coarse keys that any of ``always`` names, (m, a)."""
-        cells, keys = layout.fine_cells, self._levels[0].key_downsampler
-        tables = [each.keys(cells, query_shape, keys, key_shape).to(layout.device) for each in self.always]
-        table = torch.cat(tables, dim=-1)
-        cell, place = (table >= 0).nonzero(as_tuple=True)
-        return table_of(cell, table[cell, place], len(cells))
-
-    def _causal(
-        self, layout: Layout, query_shape: tuple[int, ...], key_shape: tuple[int, ...], axes: list[int]
-    ) -> Layout:
-        """The layout in which no query sees a key behind it along these axes."""
-        if any(key_shape[axis : axis + 1] != query_shape[axis : axis + 1] for axis in axes):
-            raise ValueError(
-                f"causal: expected keys as long as queries along axes {axes}, got queries of shape {query_shape} and "
-                f"keys of shape {key_shape}; gpa_nd.causal takes positions"
-            )
-        before, shape = [], query_shape
-        for level in self._levels:
-            shape = level.downsampler.coarse_shape(shape)
-            assert isinstance(level.partitioner, GridPartitioner)
-            before.append(level.partitioner.cells_before(shape, axes))
-        of_queries, of_keys = (
-            torch.stack(torch.meshgrid(*(torch.arange(size) for size in shape), indexing="ij"), dim=-1)
-            .view(-1, len(shape))[:, axes]
-            .to(layout.device)
-            for shape in (query_shape, key_shape)
-        )
-        return causal(layout, of_queries, of_keys, before)
-
-
-@dataclass(frozen=True)
-class _Level:
-    """The operators of one level."""
-
-    partitioner: Partitioner
-    downsampler: Downsampler
-    key_downsampler: Downsampler
-
-
-def _levels(partitioner: object, downsampler: object, key_downsampler: object, kappa: object) -> tuple[_Level, ...]:
-    """The operators level by level, checked."""
-    given = {"partitioner": partitioner, "downsampler": downsampler, "key_downsampler": key_downsampler}
-    kinds = {"partitioner": Partitioner, "downsampler": Downsampler, "key_downsampler": Downsampler}
-    each = {name: value if isinstance(value, tuple) else (value,) for name, value in given.items()}
-    for name, values in each.items():
-        for value in values:
-            _check_operator(name, value, kinds[name])
-    levels = len(each["partitioner"])
-    kappas = kappa if isinstance(kappa, tuple) else (kappa,) * levels
-    for number in kappas:
-        check_int("kappa", number, at_least=1)
-    for name, count in ((name, len(values)) for name, values in (*each.items(), ("kappa", kappas))):
-        if count != levels or not count:
-            raise ValueError(f"{name}: expected one for each of {levels} levels, as partitioner has, got {count}")
-    return tuple(_Level(*operators) for operators in zip(*each.values(), strict=True))
-
-
-def _check_causal(causal: object, levels: tuple[_Level, ...]) -> None:
-    each = causal if isinstance(causal, tuple) else (causal,)
-    if not each or not all(isinstance(is_causal, bool) for is_causal in each):
-        raise TypeError(f"causal: expected a bool or a tuple of bools, one per axis, got {causal!r}")
-    if not any(each):
-        return
-    for level in levels:
-        for operator in (level.partitioner, level.downsampler, level.key_downsampler):
-            if not isinstance(operator, GridPartitioner | GridDownsampler):
-                raise ValueError(
-                    f"causal: expected operators of a grid, whose axes have an order, got "
-                    f"{type(operator).__name__}; gpa_nd.causal takes positions"
-                )
-
-
-def _per_axis(causal: bool | tuple[bool, ...], axes: int) -> tuple[bool, ...]:
-    if isinstance(causal, bool):
-        return (causal,) * axes
-    if axes != len(causal) and axes > 1:
-        raise ValueError(f"causal: expected one bool for each of {axes} axes, got {causal}")
-    return causal
-
-
-def _check_operator(name: str, operator: object, kind: type) -> None:
-    if not isinstance(operator, kind):
-        raise TypeError(f"{name}: expected an instance of {kind.__name__}, got {type(operator).__name__}")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from math import prod
 
 import torch
 from jaxtyping import Float, Int
@@ -44,6 +45,13 @@ class Downsampler(ABC):
         """Shape of the coarse structure: here the number of groups."""
         return (len(self.groups(shape)),)
 
+    def packed_groups(self, shapes: Sequence[Shape]) -> Partition:
+        """The groups of several structures side by side, elements and groups numbered on from each to the next.
+
+        Law: ``Partition.concat`` of the groups of each; a geometry may override this with something faster.
+        """
+        return packed(self.groups, shapes)
+
     def upsampler(self) -> IndexUpsampler:
         """The operator of Definition 2 that belongs to this one: every element of a chosen group."""
         return GroupUpsampler(self)
@@ -75,6 +83,13 @@ class IndexUpsampler(ABC):
     @abstractmethod
     def members(self, shape: Shape) -> Partition:
         """The elements that stand under each coarse element of a structure of this (fine) shape."""
+
+    def packed_members(self, shapes: Sequence[Shape]) -> Partition:
+        """The members of several structures side by side.
+
+        Law: ``Partition.concat`` of the members of each; a geometry may override this with something faster.
+        """
+        return packed(self.members, shapes)
 
     def __call__(self, index: Int[Tensor, "*batch r"], shape: Shape) -> Int[Tensor, "*batch r_children"]:
         """U_d(index).
@@ -112,6 +127,16 @@ class GroupUpsampler(IndexUpsampler):
     def members(self, shape: Shape) -> Partition:
         """The groups of the downsampler."""
         return self.downsampler.groups(shape)
+
+    def packed_members(self, shapes: Sequence[Shape]) -> Partition:
+        """The groups of the downsampler, structure by structure."""
+        return self.downsampler.packed_groups(shapes)
+
+
+def packed(make: Callable[[Shape], Partition], shapes: Sequence[Shape]) -> Partition:
+    """Several structures side by side, of which those of one shape are made once."""
+    made = {shape: make(shape) for shape in set(map(tuple, shapes))}
+    return Partition.concat([made[tuple(shape)] for shape in shapes], [prod(shape) for shape in shapes])
 
 
 def element_shape(x: Tensor, num_axes: int) -> tuple[int, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Int
@@ -54,6 +54,10 @@ class GridDownsampler(Downsampler):
         """The blocks, row-major: a partition of prod(shape) elements."""
         return _blocks(shape, self.factor)
 
+    def packed_groups(self, shapes: Sequence[Shape]) -> Partition:
+        """The blocks of several grids side by side, all made at once."""
+        return _packed_blocks(shapes, self.factor)
+
     def coarse_shape(self, shape: Shape) -> tuple[int, ...]:
         """⌈size / factor⌉ along each axis."""
         factor = for_axes("factor", self.factor, shape)
@@ -87,11 +91,63 @@ class GridIndexUpsampler(IndexUpsampler):
         """The blocks of :class:`GridDownsampler`."""
         return _blocks(shape, self.factor)
 
+    def packed_members(self, shapes: Sequence[Shape]) -> Partition:
+        """The blocks of :meth:`GridDownsampler.packed_groups`."""
+        return _packed_blocks(shapes, self.factor)
+
 
 def _blocks(shape: Shape, factor: PerAxis) -> Partition:
     factors = for_axes("factor", factor, shape)
     labels = product_labels(shape, lambda axis: torch.arange(shape[axis]) // factors[axis])
     return Partition.from_labels(labels)
+
+
+def _packed_blocks(shapes: Sequence[Shape], factor: PerAxis) -> Partition:
+    if len(shapes) == 1:
+        return _blocks(shapes[0], factor)
+    factors = [for_axes("factor", factor, shape) for shape in shapes]
+    counts = [[-(-n // f) for n, f in zip(*of, strict=True)] for of in zip(shapes, factors, strict=True)]
+    places = PackedPlaces(shapes)
+    along = [place // on_axis for place, on_axis in zip(places.along, factors[0], strict=True)]
+    return Partition.from_labels(places.product_labels(along, counts))
+
+
+class PackedPlaces:
+    """Where each element of several grids side by side stands.
+
+    Args:
+        shapes: the sizes of each grid, all with as many axes.
+
+    Attributes:
+        grid: (n,) the grid of each element.
+        along: its place along each axis, (n,) each.
+
+    Example:
+        >>> places = PackedPlaces([(1, 2), (2, 2)])
+        >>> places.grid.tolist(), [place.tolist() for place in places.along]
+        ([0, 0, 1, 1, 1, 1], [[0, 0, 0, 0, 1, 1], [0, 1, 0, 1, 0, 1]])
+    """
+
+    def __init__(self, shapes: Sequence[Shape]) -> None:
+        self.sizes = torch.tensor(shapes)
+        counts = self.sizes.prod(1)
+        self.grid = torch.arange(len(shapes)).repeat_interleave(counts)
+        rest = torch.arange(len(self.grid)) - (counts.cumsum(0) - counts)[self.grid]
+        along = []
+        for axis in range(self.sizes.shape[1] - 1, 0, -1):
+            size = self.sizes[:, axis][self.grid]
+            along.append(rest % size)
+            rest = rest // size
+        self.along = [rest, *reversed(along)]
+
+    def product_labels(self, along: Sequence[Int[Tensor, " n"]], counts: Sequence[Sequence[int]]) -> Int[Tensor, " n"]:
+        """As :func:`product_labels`, from labels 0 … counts − 1 along each axis, numbered on from grid to grid."""
+        per_axis = torch.tensor(counts)
+        before = per_axis.prod(1).cumsum(0) - per_axis.prod(1)
+        labels = torch.zeros_like(self.grid)
+        for axis, on_axis in enumerate(along):
+            labels = labels * per_axis[:, axis][self.grid] + on_axis
+        return labels + before[self.grid]
 
 
 def product_labels(shape: Shape, along: Callable[[int], Int[Tensor, " size"]]) -> Int[Tensor, " n"]:

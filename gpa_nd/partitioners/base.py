@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor
 
-from gpa_nd.ops.base import Shape, element_shape, flatten_elements
+from gpa_nd.ops.base import Shape, element_shape, flatten_elements, packed
 from gpa_nd.partition import Partition
 
 
@@ -30,6 +30,13 @@ class Partitioner(ABC):
         Args:
             shape: sizes of the axes between heads and channels: a grid, or ``(n,)`` where elements are only numbered.
         """
+
+    def packed_cells(self, shapes: Sequence[Shape]) -> Partition:
+        """The cells of several structures side by side, elements and cells numbered on from each to the next.
+
+        Law: ``Partition.concat`` of the cells of each; a geometry may override this with something faster.
+        """
+        return packed(self.cells, shapes)
 
     @property
     def num_axes(self) -> int:

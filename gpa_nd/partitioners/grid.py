@@ -9,7 +9,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from gpa_nd.ops.base import Shape
-from gpa_nd.ops.grid import PerAxis, check_per_axis, count_axes, for_axes, product_labels
+from gpa_nd.ops.grid import PackedPlaces, PerAxis, check_per_axis, count_axes, for_axes, product_labels
 from gpa_nd.partition import Partition
 from gpa_nd.partitioners.base import Partitioner
 
@@ -65,13 +65,21 @@ class GridPartitioner(Partitioner):
 
         return Partition.from_labels(product_labels(shape, along))
 
-    def cells_before(self, shape: Shape, axes: Sequence[int]) -> Int[Tensor, " m"]:
-        """For each cell the one before it along all of these axes; −1 for the first ones."""
-        counts = self.cells_shape(shape)
-        number = torch.arange(torch.Size(counts).numel())
-        before, there = number.clone(), torch.ones_like(number, dtype=torch.bool)
-        for axis in axes:
-            step = torch.Size(counts[axis + 1 :]).numel()
-            before -= step
-            there &= number // step % counts[axis] > 0
-        return before.where(there, -1)
+    def packed_cells(self, shapes: Sequence[Shape]) -> Partition:
+        """The cells of several grids side by side, all made at once."""
+        if len(shapes) == 1:
+            return self.cells(shapes[0])
+        places, counts = PackedPlaces(shapes), [self.cells_shape(shape) for shape in shapes]
+        per_axis = torch.tensor(counts)
+        along = [
+            place * per_axis[:, axis][places.grid] // places.sizes[:, axis][places.grid]
+            for axis, place in enumerate(places.along)
+        ]
+        return Partition.from_labels(places.product_labels(along, counts))
+
+    def cells_before(self, shapes: Sequence[Shape], axes: Sequence[int]) -> Int[Tensor, " m"]:
+        """For each cell of several grids side by side the one before it along all of these axes, −1 for the first."""
+        cells = PackedPlaces([self.cells_shape(shape) for shape in shapes])
+        steps = torch.stack([cells.sizes[:, axis + 1 :].prod(1) for axis in axes]).sum(0)
+        there = torch.stack([cells.along[axis] > 0 for axis in axes]).all(0)
+        return torch.where(there, torch.arange(len(cells.grid)) - steps[cells.grid], -1)
