@@ -61,7 +61,7 @@ def causal(
         check_integers(name, x)
         if x.ndim not in (1, 2) or len(x) != part.num_elements:
             raise ValueError(f"{name}: expected shape ({part.num_elements}, axes), got {tuple(x.shape)}")
-        spans.append(x.long().view(len(x), -1).to(layout.device))
+        spans.append((x[:, None] if x.ndim == 1 else x).long().to(layout.device))
     of_queries, of_keys = spans
     if of_queries.shape[1] != of_keys.shape[1]:
         raise ValueError(

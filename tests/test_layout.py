@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+import gpa_nd
 from gpa_nd import Layout, Partition
 
 
@@ -60,3 +61,66 @@ def test_parts_that_do_not_fit(changes, error, message):
     fitting = {"query_groups": parts(0, 0, 1), "query_cells": parts(0, 1), "key_groups": parts(0, 1, 1)}
     with pytest.raises(error, match=message):
         Layout(**{**fitting, **changes})
+
+
+def layouts(*lengths, **settings):
+    return [gpa_nd.audio(2, 2, **settings).layout((n,), (n,)) for n in lengths]
+
+
+def test_concat_numbers_everything_on():
+    some = Layout(parts(0, 1, 1), parts(1, 0), parts(0, 0, 1), always=torch.tensor([[1], [0]]))
+    other = Layout(
+        parts(0, 0),
+        parts(0),
+        parts(0, 1, 1),
+        Partition.from_labels(torch.tensor([0, 1]), torch.tensor([0, 2])),  # element 1 belongs to nothing
+        torch.tensor([[1, 2]]),
+        ranked_by=torch.tensor([0]),
+    )
+    both = Layout.concat([some, other, some])
+    assert both.query_groups.labels.tolist() == [0, 1, 1, 2, 2, 3, 4, 4]
+    assert both.query_cells.labels.tolist() == [1, 0, 2, 4, 3]
+    assert both.fine_cells.labels.tolist() == [1, 0, 0, 2, 2, 4, 3, 3]
+    assert both.key_groups.labels.tolist() == [0, 0, 1, 2, 3, 3, 4, 4, 5]
+    assert both.members.table.tolist() == [[0, 1], [2, -1], [3, -1], [5, -1], [6, 7], [8, -1]]
+    assert both.key_ranges.tolist() == [[0, 2], [0, 2], [3, 4], [4, 6], [4, 6]]
+    assert both.always.tolist() == [[1], [0], [-1], [5], [4]]
+    assert both.ranked_by.tolist() == [0, 1, 2, 3, 4]
+    assert both.positions is both.coarse_positions is both.coarser is None
+    assert both.most_visible == 2
+
+
+def test_concat_joins_positions_and_levels():
+    each = layouts(5, 9, causal=True, kappa=(1, 1))
+    both = Layout.concat(each)
+    assert [x.flatten().tolist() for x in both.positions] == [[*range(5), *range(9)]] * 2
+    assert both.levels == 2
+    assert both.coarser.key_groups.num_elements == 3 + 5
+    assert both.parents.tolist() == [*each[0].parents.tolist(), *(each[1].parents + len(each[0].coarser.query_cells))]
+
+
+def test_concat_of_one_is_itself():
+    (layout,) = layouts(5)
+    assert Layout.concat([layout]) is layout
+
+
+def test_a_layout_moves_after_it_was_used():
+    layout = Layout.concat(layouts(5, 9, causal=True, kappa=(1, 1)))
+    assert layout.most_visible >= 1
+    assert layout.parents.device.type == "cpu"
+    assert layout.to("meta").parents.device.type == "meta"
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: [], ValueError, "layouts: expected at least one"),
+        (lambda: [parts(0)], TypeError, "layouts: expected Layouts, got Partition"),
+        (lambda: [*layouts(5), *layouts(9, kappa=(1, 1))], ValueError, "the same levels in all, got 1 and 2"),
+        (lambda: [*layouts(5), *layouts(9, causal=True)], ValueError, "the same causal axes in all, got 0 and 1"),
+        (lambda: [*layouts(5), layouts(9)[0].to("meta")], ValueError, "the same devices in all, got cpu and meta"),
+    ],
+)
+def test_layouts_that_do_not_go_together(make, error, message):
+    with pytest.raises(error, match=message):
+        Layout.concat(make())

@@ -139,3 +139,40 @@ def test_tensors_of_another_size(ragged):
         ragged.join([torch.zeros(2, 1), torch.zeros(2, 1), torch.zeros(2, 1)])
     with pytest.raises(ValueError, match="cells: expected a partition of 3 elements, got one of 6"):
         ragged.then(ragged)
+
+
+def test_concat_numbers_elements_and_cells_on(ragged):
+    both = Partition.concat([ragged, Partition.from_labels(torch.zeros(0, dtype=torch.int64)), ragged])
+    assert both.labels.tolist() == [1, 0, 1, 2, 1, 0, 4, 3, 4, 5, 4, 3]
+    assert both.host_offsets.equal(both.offsets)
+    testing.assert_partition(both, 12)
+    assert Partition.concat([ragged]) is ragged
+
+
+def test_concat_leaves_room_for_elements_that_are_left_out():
+    some = Partition.from_labels(torch.tensor([0, 1]), torch.tensor([0, 2]))
+    both = Partition.concat([some, Partition.from_labels(torch.tensor([0, 0])), some], [4, 2, 3])
+    assert both.table.tolist() == [[0, -1], [2, -1], [4, 5], [6, -1], [8, -1]]
+    assert not both.covers
+
+
+@pytest.mark.parametrize(
+    ("num_elements", "message"),
+    [
+        (None, "num_elements: expected the size of each structure"),
+        ([4], "num_elements: expected 2 numbers, one for each partition, got 1"),
+        ([2, 2], "num_elements: expected more than 2 for partition 0, got 2"),
+        ([3, 3], "num_elements: expected 2 for partition 1, got 3"),
+    ],
+)
+def test_concat_of_sizes_that_do_not_fit(num_elements, message):
+    some = Partition.from_labels(torch.tensor([0, 1]), torch.tensor([0, 2]))
+    with pytest.raises(ValueError, match=message):
+        Partition.concat([some, Partition.from_labels(torch.tensor([0, 0]))], num_elements)
+
+
+def test_concat_of_nothing_or_of_different_devices(ragged):
+    with pytest.raises(ValueError, match="parts: expected at least one"):
+        Partition.concat([])
+    with pytest.raises(ValueError, match="one device, got cpu and meta"):
+        Partition.concat([ragged, ragged.to("meta")])

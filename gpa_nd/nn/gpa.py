@@ -14,7 +14,7 @@ from gpa_nd.always.base import AlwaysOn
 from gpa_nd.engine import Affinity, Backend, gpa_attention
 from gpa_nd.engine.arguments import check_choices, check_key_bias, check_structured
 from gpa_nd.layout import Layout
-from gpa_nd.nn.packing import check_jagged, check_total, checked_shapes, jagged
+from gpa_nd.nn.packing import check_jagged, check_total, checked_pack, jagged
 from gpa_nd.nn.structure import Shapes, Structure, check_causal, check_operator, checked_levels, enough, per_axis
 from gpa_nd.ops.base import Downsampler, IndexUpsampler, Shape
 from gpa_nd.partition import lasting
@@ -126,7 +126,7 @@ class GPA(nn.Module):
 
         Raises:
             TypeError: shapes that are no tuples of ints, or offsets that are no integers.
-            ValueError: offsets that do not ascend from 0, no structure, as many queries' as keys' structures not, or a
+            ValueError: offsets that do not ascend from 0, no structure, not as many for keys as for queries, or a
                 shape that an operator cannot divide; the message names the operator.
 
         Example:
@@ -134,11 +134,7 @@ class GPA(nn.Module):
             >>> gpa_nd.image(downsample=2, cells=2).packed_layout([(8, 6), (4, 10)])
             Layout(88 queries in 22 groups in 8 cells, 88 keys in 22 groups)
         """
-        queries = checked_shapes("query_shapes", query_shapes)
-        keys = queries if key_shapes is None else checked_shapes("key_shapes", key_shapes)
-        if len(queries) != len(keys):
-            raise ValueError(f"key_shapes: expected {len(queries)} structures as query_shapes has, got {len(keys)}")
-        return self._layout(queries, keys, device)
+        return self._layout(*checked_pack(query_shapes, key_shapes), device)
 
     def _layout(self, query_shapes: Shapes, key_shapes: Shapes, device: torch.device | str) -> Layout:
         return getattr(self._kept, self._keep(query_shapes, key_shapes, device))  # type: ignore[no-any-return]
@@ -242,9 +238,10 @@ class GPA(nn.Module):
             torch.Size([1, 2, 47, 16])
         """
         check_structured({"q": q, "k": k, "v": v}, self.enable_gqa)
-        layout = self.packed_layout(query_shapes, key_shapes, q.device)
-        check_total("q", "query_shapes", q, layout.query_groups.num_elements)
-        check_total("k", "query_shapes" if key_shapes is None else "key_shapes", k, layout.key_groups.num_elements)
+        queries, keys = checked_pack(query_shapes, key_shapes)
+        check_total("query_shapes", queries, "q", q)
+        check_total("query_shapes" if key_shapes is None else "key_shapes", keys, "k", k)
+        layout = self._layout(queries, keys, q.device)
         return self._attend(q, k, v, layout, enough(self.kappa, layout), key_mask, key_bias)
 
     def _nested(self, q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor | None, key_bias: Tensor | None) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from math import prod
 
 import torch
 from jaxtyping import Float, Int
@@ -11,6 +12,23 @@ from torch import Tensor
 
 from gpa_nd.checks import check_integers
 from gpa_nd.ops.base import Shape
+
+
+def checked_pack(
+    query_shapes: Sequence[Shape] | Int[Tensor, " b_plus_1"],
+    key_shapes: Sequence[Shape] | Int[Tensor, " b_plus_1"] | None,
+) -> tuple[tuple[tuple[int, ...], ...], tuple[tuple[int, ...], ...]]:
+    """The shapes of the queries and of the keys of each structure.
+
+    Raises:
+        TypeError: as :func:`checked_shapes`.
+        ValueError: as :func:`checked_shapes`, or different numbers of structures.
+    """
+    queries = checked_shapes("query_shapes", query_shapes)
+    keys = queries if key_shapes is None else checked_shapes("key_shapes", key_shapes)
+    if len(queries) != len(keys):
+        raise ValueError(f"key_shapes: expected {len(queries)} structures as query_shapes has, got {len(keys)}")
+    return queries, keys
 
 
 def checked_shapes(name: str, shapes: Sequence[Shape] | Int[Tensor, " b_plus_1"]) -> tuple[tuple[int, ...], ...]:
@@ -52,16 +70,16 @@ def checked_shapes(name: str, shapes: Sequence[Shape] | Int[Tensor, " b_plus_1"]
     return tuple(map(tuple, shapes))
 
 
-def check_total(name: str, shapes: str, x: Tensor, total: int) -> None:
+def check_total(name: str, shapes: Sequence[Shape], of: str, x: Tensor) -> None:
     """As many elements as the structures have together.
 
     Raises:
         ValueError: another number of axes or of elements.
     """
     if x.ndim != 4:
-        raise ValueError(f"{name}: expected shape (batch, heads, elements, channels), got {tuple(x.shape)}")
-    if x.shape[2] != total:
-        raise ValueError(f"{shapes}: they add up to {total} elements, but {name} has {x.shape[2]}: {tuple(x.shape)}")
+        raise ValueError(f"{of}: expected shape (batch, heads, elements, channels), got {tuple(x.shape)}")
+    if x.shape[2] != (total := sum(prod(shape) for shape in shapes)):
+        raise ValueError(f"{name}: they add up to {total} elements, but {of} has {x.shape[2]}: {tuple(x.shape)}")
 
 
 def check_jagged(tensors: dict[str, Tensor]) -> None:
