@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -15,6 +16,8 @@ from gpa_nd.ops.graph import GraphDownsampler
 from gpa_nd.ops.grid import GridDownsampler, PerAxis, check_per_axis
 from gpa_nd.partitioners.graph import GraphPartitioner
 from gpa_nd.partitioners.grid import GridPartitioner
+
+Operator = TypeVar("Operator")
 
 
 def audio(
@@ -194,8 +197,8 @@ def graph(
             edge_index, edge_weight = coarse_edges(edge_index, downsampler.labels, edge_weight)
             num_nodes = downsampler.coarse_shape((num_nodes,))[0]
     return GPA(
-        tuple(partitioners),
-        tuple(downsamplers),
+        _alone(partitioners),
+        _alone(downsamplers),
         kappa=kappa,
         always=always,
         scale=scale,
@@ -220,8 +223,8 @@ def _grid(
     factors, counts = _each("downsample", downsample, axes), _each("cells", cells, axes)
     levels = range(len(kappa) if isinstance(kappa, tuple) else 1)
     return GPA(
-        tuple(GridPartitioner(_shrunk(counts, factors, level)) for level in levels),
-        tuple(GridDownsampler(factors) for _ in levels),
+        _alone([GridPartitioner(_shrunk(counts, factors, level)) for level in levels]),
+        _alone([GridDownsampler(factors) for _ in levels]),
         kappa=kappa,
         causal=causal,
         always=always,
@@ -230,6 +233,11 @@ def _grid(
         enable_gqa=enable_gqa,
         backend=backend,
     )
+
+
+def _alone(operators: Sequence[Operator]) -> Operator | tuple[Operator, ...]:
+    """The operators of all levels; of a single one, itself."""
+    return operators[0] if len(operators) == 1 else tuple(operators)
 
 
 def _shrunk(counts: tuple[int, ...], factors: tuple[int, ...], times: int) -> tuple[int, ...]:

@@ -93,7 +93,10 @@ def on_grid(shape, factor, cells, causal=(), levels=1, **more) -> Row:
 
     def layout() -> Layout:
         operators = [
-            (GridPartitioner(tuple(-(-c // f**level) for c, f in zip(cells, factor, strict=True))), GridDownsampler(factor))
+            (
+                GridPartitioner(tuple(-(-c // f**level) for c, f in zip(cells, factor, strict=True))),
+                GridDownsampler(factor),
+            )
             for level in range(levels)
         ]
         cut, down = zip(*operators, strict=True)

@@ -100,7 +100,7 @@ def as_seen(layout):
         cells, keys = layout.coarse_positions
         seen &= (keys <= cells[:, None]).all(-1)
     layout.key_ranges, layout.coarse_positions = seen, None
-    vars(layout).pop("host_ranges", None)
+    layout.host_ranges = None
     if layout.coarser is not None:
         as_seen(layout.coarser)
     return layout

@@ -74,7 +74,9 @@ AMD: dict[tuple[Kernel, int], tuple[tuple[int, Tiles], ...]] = {
 
 
 @tunable
-def tiles_for(kernel: Kernel, dtype: torch.dtype, widest: int, owned: int, masked: bool, axes: int, chip: Chip) -> Tiles:
+def tiles_for(
+    kernel: Kernel, dtype: torch.dtype, widest: int, owned: int, masked: bool, axes: int, chip: Chip
+) -> Tiles:
     """The tiles of a kernel.
 
     Args:

@@ -571,9 +571,7 @@ def candidate_log_sum_exp(
     total = tl.zeros((ROWS,), tl.float32)
     for first in range(0, count, KEYS):
         at = first + tl.arange(0, KEYS)
-        key, seen, more = _candidate(
-            names + at, ranges, cell_positions, key_positions, added, cell, at < count, AXES
-        )
+        key, seen, more = _candidate(names + at, ranges, cell_positions, key_positions, added, cell, at < count, AXES)
         scores = _products(
             *(q_row, inside[:, None], main, rest, (k + key * STORED)[None, :]),
             *(STORED, MAIN, REST, PRECISION, EMULATED),

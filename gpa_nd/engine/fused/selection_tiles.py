@@ -95,7 +95,9 @@ def sum_tile_of(tile: Tile, largest: int, keys: int) -> Tile:
 @tunable
 def candidate_tile_of(tile: Tile, largest: int, candidates: int) -> Tile:
     """The tile for the candidates of cells of at most ``largest`` coarse queries, of which none shares it."""
-    rows, keys = (min(most, power_of_two(n, at_least=16)) for most, n in ((tile.rows, largest), (tile.keys, candidates)))
+    rows, keys = (
+        min(most, power_of_two(n, at_least=16)) for most, n in ((tile.rows, largest), (tile.keys, candidates))
+    )
     return replace(tile, rows=rows, keys=keys, warps=tile.warps if rows > 32 else min(4, tile.warps))
 
 
