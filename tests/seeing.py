@@ -137,13 +137,16 @@ def on_graph(name, num_nodes, num_edges, levels=1, neighbours=False) -> Row:
 
 ROWS = [
     # between domains
-    between("an image looks at audio", (10, 14), (33,), GridPartitioner((2, 3)), GridDownsampler((4, 3)), GridDownsampler(5)),
-    between("video looks at an image", (3, 5, 4), (9, 7), GridPartitioner((3, 2, 2)), GridDownsampler((1, 2, 2)), GridDownsampler((2, 3))),
+    between("an image looks at audio", (10, 14), (33,),
+            GridPartitioner((2, 3)), GridDownsampler((4, 3)), GridDownsampler(5)),
+    between("video looks at an image", (3, 5, 4), (9, 7),
+            GridPartitioner((3, 2, 2)), GridDownsampler((1, 2, 2)), GridDownsampler((2, 3))),
     between("a graph looks at an image", (12,), (7, 6), GraphPartitioner(torch.tensor([0, 1, 1, 0, 2])),
             GraphDownsampler(torch.tensor([0, 0, 1, 1, 1, 2, 3, 3, 4, 4, 4, 4])), GridDownsampler(2)),
     # packed
     packed("audio of five lengths", lambda: gpa_nd.audio(4, 3, 1), [(9,), (31,), (1,), (4,), (17,)]),
-    packed("causal audio of three lengths", lambda: gpa_nd.audio(4, 3, 1, causal=True), [(9,), (31,), (2,)], causal=(0,)),
+    packed("causal audio of three lengths", lambda: gpa_nd.audio(4, 3, 1, causal=True),
+           [(9,), (31,), (2,)], causal=(0,)),
     packed("images of three sizes", lambda: gpa_nd.image(2, (2, 3), 1), [(5, 7), (2, 2), (9, 4)]),
     packed("audio of three lengths on two levels", lambda: gpa_nd.audio(3, 4, (1, 1)), [(9,), (31,), (2,)], levels=2),
     # causal
@@ -153,7 +156,7 @@ ROWS = [
     on_grid((9, 8), (2, 3), (3, 2), causal=(0,)),
     on_grid((9, 8), (2, 3), (3, 2), causal=(1,)),
     on_grid((7, 6), (2, 2), (3, 2), causal=(0, 1)),
-    on_grid((6, 4, 5), (1, 2, 2), (6, 2, 2), causal=(0,)),  # nothing is always on: groups and cells of one point in time
+    on_grid((6, 4, 5), (1, 2, 2), (6, 2, 2), causal=(0,)),  # groups and cells of one point in time: none always on
     on_grid((5, 4, 4), (2, 2, 2), (2, 2, 1), causal=(0,)),
     # masked
     on_grid((23,), (4,), (3,), mask=True),

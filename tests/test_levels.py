@@ -76,7 +76,11 @@ def test_two_levels_score_a_small_part_of_the_coarse_keys(backend, largest_tenso
             ValueError,
             "downsampler: expected one for each of 2 levels, as partitioner has, got 1",
         ),
-        (lambda: GPA(GridPartitioner(2), GridDownsampler(2), kappa=(0,)), ValueError, "kappa: expected at least 1, got 0"),
+        (
+            lambda: GPA(GridPartitioner(2), GridDownsampler(2), kappa=(0,)),
+            ValueError,
+            "kappa: expected at least 1, got 0",
+        ),
         (
             lambda: GPA((GridPartitioner(2), GridDownsampler(2)), (GridDownsampler(2),) * 2, kappa=1),
             TypeError,
@@ -93,9 +97,11 @@ def test_two_levels_score_a_small_part_of_the_coarse_keys(backend, largest_tenso
             r"kappa: expected one number for each of 2 levels, got \(1, 1, 1\)",
         ),
         (
-            lambda: GPA((GridPartitioner(2), GridPartitioner((2, 2))), (GridDownsampler(2),) * 2, kappa=1).layout((9,), (9,)),
+            lambda: GPA((GridPartitioner(2), GridPartitioner((2, 2))), (GridDownsampler(2),) * 2, kappa=1).layout(
+                (9,), (9,)
+            ),
             ValueError,
-            r"partitioner: does not fit queries of shape \(5,\) and keys of shape \(5,\), which is what level 1 leaves of",
+            r"partitioner: does not fit queries of shape \(5,\) and keys of shape \(5,\), which is what level 1",
         ),
         (
             lambda: replace(gpa_nd.audio(2, 4, 1).layout((24,), (24,)), coarser=gpa_nd.audio().layout((9,), (12,))),

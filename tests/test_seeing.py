@@ -27,7 +27,8 @@ def test_few_keys_are_dense_attention_with_what_was_selected(row, backend):
     relevant = select_keys(layout=layout, kappa=2, **others, **settings)
     named = (relevant[..., None] == layout.key_groups.labels).any(-2)  # (b, h, m, n_k)
     chosen = relevant[relevant >= 0]
-    assert chosen.numel() and all(len(set(r)) == len(r) for r in _rows(relevant))  # no key twice
+    assert chosen.numel()
+    assert all(len(set(r)) == len(r) for r in _rows(relevant))  # no key twice
     k, v = (tokens[name].repeat_interleave(row.heads // KEY_HEADS, dim=1) for name in ("k", "v"))
     scores = tokens["q"] @ k.mT * k.shape[-1] ** -0.5
     if row.bias:

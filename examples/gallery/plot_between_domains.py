@@ -22,9 +22,9 @@ torch.manual_seed(0)
 # The task
 # --------
 #
-# A recording of 2,048 samples is wound up into a picture of 48 × 64 pixels: along a spiral and its mirror image, each pixel shows the sample
-# of its moment. Samples carry a time code, and so do pixels, but in another language: both codes are mixed by random
-# matrices. The network must learn to translate, from nothing but the wanted picture.
+# A recording of 2,048 samples is wound up into a picture of 48 × 64 pixels: along a spiral and its mirror image, each
+# pixel shows the sample of its moment. Samples carry a time code, and so do pixels, but in another language: both codes
+# are mixed by random matrices. The network must learn to translate, from nothing but the wanted picture.
 
 HEIGHT, WIDTH, SAMPLES = 48, 64, 2048
 
