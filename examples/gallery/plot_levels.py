@@ -9,6 +9,7 @@ import time
 
 import matplotlib.pyplot as plt
 import torch
+import torch.nn.functional as F
 
 import gpa_nd
 
@@ -60,14 +61,18 @@ plt.show()
 # What it may miss
 # ----------------
 #
-# A key that the upper level did not select cannot be found below. Here each cell looks for the one group
-# that answers them, and the share of cells that find it is counted.
+# A key that the upper level did not select cannot be found below. Here each cell looks for one group of 4,096, whose
+# code is partly its own and partly that of its neighbourhood, and the share of cells that find theirs is counted. The
+# less neighbours have in common, the more groups of groups the upper level must keep.
 
 length, groups = 65536, 4096
-codes = torch.randn(groups, 32)
-k = codes.repeat_interleave(16, 0)[None, None] + 0.3 * torch.randn(1, 1, length, 32)
+slow = F.interpolate(torch.randn(1, 32, groups // 32), groups, mode="linear")[0].mT
 wanted = torch.randint(groups, (64,))
-q = codes[wanted].repeat_interleave(1024, 0)[None, None] + 0.3 * torch.randn(1, 1, length, 32)
-for kappa in ((8, 4), (8, 8), (8, 16), (8, 32)):
-    relevant = gpa_nd.select_keys(q, k, layout, kappa=kappa)[0, 0]
-    print(f"kappa = {kappa}: {(relevant == wanted[:, None]).any(-1).float().mean():.0%} of cells found their group")
+for own in (0.5, 1.0, 2.0):
+    codes = F.normalize(slow + own * torch.randn(groups, 32), dim=-1) * 12
+    k = codes.repeat_interleave(16, 0)[None, None] + 0.3 * torch.randn(1, 1, length, 32)
+    q = codes[wanted].repeat_interleave(1024, 0)[None, None] + 0.3 * torch.randn(1, 1, length, 32)
+    for kappa in ((8, 4), (8, 16), (8, 64), (8, 256)):
+        relevant = gpa_nd.select_keys(q, k, layout, kappa=kappa)[0, 0]
+        found = (relevant == wanted[:, None]).any(-1).float().mean()
+        print(f"own share {own}, kappa = {kappa}: {found:.0%} of cells found their group")

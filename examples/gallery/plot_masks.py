@@ -7,6 +7,7 @@ A mask hides keys, a bias makes them weigh more or less. Both act in both phases
 
 import matplotlib.pyplot as plt
 import torch
+import torch.nn.functional as F
 
 import gpa_nd
 from gpa_nd.diagnostics import key_contributions
@@ -45,8 +46,9 @@ print("nothing to see:", attention(q, k, v, key_mask=nothing).abs().max().item()
 # Phase 1 adds the mean over each group, so that keys with a large bias are found, not only weighed. Here it prefers
 # what is recent, less and less so from head to head. The bias may be learned: it has a gradient.
 
-q, k = 0.3 * torch.randn(2, 1, 3, 300, 16)
-slopes = torch.tensor([0.05, 0.008, 0.0])[:, None]
+smooth = F.interpolate(torch.randn(6, 16, 50), 300, mode="linear").mT  # neighbours are alike
+q, k = smooth.view(2, 1, 3, 300, 16)
+slopes = torch.tensor([0.05, 0.01, 0.0])[:, None]
 key_bias = (slopes * (torch.arange(300.0) - 299))[None]
 layout = attention.layout((300,), (300,))
 relevant = gpa_nd.select_keys(q, k, layout, kappa=4, key_bias=key_bias)
