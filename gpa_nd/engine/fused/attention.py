@@ -149,7 +149,7 @@ def fused_attend_backward(
     scale: float,
     of_bias: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The gradients of q, k, v, logits and bias; the last two have no elements where they are not there or not wanted."""
+    """The gradients of q, k, v, logits and bias; the last two are empty where they are not there or not wanted."""
     dq, dk, dv, dlogits, dbias = empty_gradients(q, k, v, relevant, logits, of_bias)
     grad_out, q, k, v = (with_whole_rows(x) for x in (grad_out, q, k, v))
     cells = Groups(cell_order, cell_offsets, largest_cell)
@@ -166,7 +166,7 @@ def fused_attend_backward(
         scale,
         wide=(q, k, v, grad_out, dq, dk, dv, out),
     )
-    delta = query_gradient(call, grad_out, out, remainder, lse, relevant, cells, members, dq, dlogits)
+    delta = query_gradient(call, grad_out, out, remainder, lse, relevant, cells, members, dq, dlogits, of_bias)
     if len(member_order) < k.shape[2]:
         dk.zero_()
         dv.zero_()

@@ -92,7 +92,8 @@ def tiles_for(
     tiles = next(tiles for most, tiles in table[kernel, dtype.itemsize] if widest <= most)
     rows = min(tiles.rows, power_of_two(owned, at_least=16))
     if axes > 1:
-        tiles, rows = replace(tiles, columns=16), 16 if kernel == "key gradient" or widest > 128 else rows
+        most = 16 if kernel == "key gradient" or widest > 128 else 32 if widest > 64 else 64
+        tiles, rows = replace(tiles, columns=16), min(most, rows)
     if rows < tiles.rows:
         return replace(tiles, rows=rows, warps=4 if dtype.itemsize == 2 and widest <= 128 else 8)
     if masked and chip.is_nvidia and tiles.rows >= 64:

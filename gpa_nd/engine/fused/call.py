@@ -36,7 +36,7 @@ class Call:
         self.axes = 0 if query_positions is None else query_positions.shape[1]
         self.is_masked = self.axes > 0 or bias is not None
         self.is_wide = any(reach(x) >= 2**31 for x in (*wide, *([] if bias is None else [bias])))
-        # Contiguous tensors; those that are absent, and that no kernel reads then, are another. A bias may have strides.
+        # Contiguous, but for the bias; those that are absent, and that no kernel reads then, are another.
         logits, query_positions, key_positions = (
             q if x is None else x.contiguous() for x in (logits, query_positions, key_positions)
         )

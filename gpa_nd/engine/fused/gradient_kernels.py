@@ -96,6 +96,7 @@ def query_gradient_kernel(
     SLOTS: tl.constexpr,
     CHUNK: tl.constexpr,
     HAS_LOGITS: tl.constexpr,
+    TURNS: tl.constexpr,
     AXES: tl.constexpr,
     PACKED: tl.constexpr,
     PRECISION: tl.constexpr,
@@ -104,10 +105,10 @@ def query_gradient_kernel(
 ):
     """One program: dq, δ and its part of the logits' gradient, for one tile of one cell's queries.
 
-    δ comes from the result and from what was rounded off it: without that, it would not cancel what it has to. Where
-    there are logits, even that is too much for their gradient, and a first turn computes δ from the weights.
+    δ comes from the result and from what was rounded off it: without that, it would not cancel what it has to. For the
+    gradients of logits, and of a bias beside 16 bits, even that is too much, and a first turn of two computes δ from
+    the weights.
     """
-    TURNS: tl.constexpr = 2 if HAS_LOGITS else 1
     MASKED: tl.constexpr = AXES > 0 or PACKED > 0
     ROUNDED: tl.constexpr = out.dtype.element_ty != tl.float32
     head = tl.program_id(0) // tiles

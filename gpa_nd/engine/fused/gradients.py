@@ -29,8 +29,9 @@ def query_gradient(
     members: Groups,
     dq: Tensor,
     dlogits: Tensor,
+    of_bias: bool,
 ) -> Tensor:
-    """Fill dq, and dlogits where there are logits; return δ (B, H, n_q)."""
+    """Fill dq, and dlogits where there are logits; return δ (B, H, n_q), fit for the gradient of a bias if wanted."""
     q, k, v = call.q, call.k, call.v
     delta = torch.empty_like(lse[0])
     cells, relevant, takers = packed_cells(cells, relevant, call.logits, call.axes > 0)
@@ -38,6 +39,7 @@ def query_gradient(
     count, cell_of_tile = cells.tiles(tiles.rows)
     batch, heads, _, kappa = relevant.shape
     adds = call.logits is not None and count > len(cells)
+    twice = call.logits is not None or (of_bias and q.dtype != torch.float32)
     parts = torch.empty(batch * heads, count, kappa, dtype=torch.float32, device=q.device) if adds else dlogits
     launch(
         query_gradient_kernel,
@@ -73,6 +75,7 @@ def query_gradient(
         GROUP=members.size,
         ROWS=tiles.rows,
         SLOTS=slots_at_once(kappa),
+        TURNS=2 if twice else 1,
         PACKED=cells.packed,
         **call.settings(tiles),
     )
@@ -106,7 +109,10 @@ def key_gradient(
     dv: Tensor,
     dbias: Tensor | None,
 ) -> None:
-    """Fill dk and dv of the members, and dbias where it is wanted: from the lists of cells that chose their groups, in parts where those are long."""
+    """Fill dk and dv of the members, and dbias where it is wanted.
+
+    They come from the lists of cells that chose their groups, in parts where those are long.
+    """
     q, k, v = call.q, call.k, call.v
     batch, heads, _, kappa = relevant.shape
     key_heads, n_q, n_k = k.shape[1], q.shape[2], k.shape[2]
@@ -193,6 +199,7 @@ def key_gradient(
             PART_KEYS=part_keys,
             WIDE=call.is_wide,
             num_warps=4,
+            **({"maxnreg": 255} if call.chip.is_nvidia and dbias is not None else {}),
         )
 
 

@@ -1,4 +1,4 @@
-"""The kernels of Phase 1: pool, log-sum-exp of each coarse query, sums over each cell, the κ best; the same of candidates.
+"""The kernels of Phase 1: pool, log-sum-exp of each coarse query, sums over each cell, the κ best; also of candidates.
 
 Conventions: programs have one axis, with batch and head as its slowest part. Scratch tensors that only these kernels
 see are contiguous. Row numbers are int32 inside a tile, on top of a scalar int64 base. Rows of pooled tensors have
@@ -206,10 +206,10 @@ def log_sum_exp(
 
     The first is the largest q·k, the second the base-2 logarithm of the sum of exp2((q·k − largest) · scale). One
     number for both would round away what tells rows apart where affinities are large. ``scale`` is above zero.
-    ``ranges`` (rows, 2) are the keys that each row may see, all of them where it is None; ``cell_positions`` (rows, AXES)
-    and ``key_positions`` (keys_stored, AXES) hide what is behind; ``added`` (B·H_k, keys_stored) is a bias in base 2, −∞
-    for what it hides, and then the first of the two numbers is in base 2, too. A row that is not a number stays so; a
-    row that sees nothing in this split has −∞.
+    ``ranges`` (rows, 2) are the keys that each row may see, all of them where it is None; ``cell_positions``
+    (rows, AXES) and ``key_positions`` (keys_stored, AXES) hide what is behind; ``added`` (B·H_k, keys_stored) is a bias
+    in base 2, −∞ for what it hides, and then the first of the two numbers is in base 2, too. A row that is not a number
+    stays so; a row that sees nothing in this split has −∞.
     """
     row_tiles = tl.cdiv(rows, ROWS)
     row_tile = tl.program_id(0) % row_tiles
@@ -696,8 +696,8 @@ def select(
 
     A block is TILES tiles of keys. κ times: take the block with the largest sum that is left, find the key, and
     compute what is left in that block. Taken is what comes at or before the last pick in the order (sum, index), so
-    nothing needs a mark. HIDES: −∞ is a key that is hidden, and no pick. Where there are ``names`` (B·H, all_cells, keys),
-    these are what is chosen, and the sums are of their places.
+    nothing needs a mark. HIDES: −∞ is a key that is hidden, and no pick. Where there are ``names``
+    (B·H, all_cells, keys), these are what is chosen, and the sums are of their places.
     """
     head_here, cell = tl.program_id(0) // cells, tl.program_id(0) % cells
     sums += tl.program_id(0).to(tl.int64) * tiles * KEYS
