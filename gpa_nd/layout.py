@@ -161,19 +161,6 @@ class Layout:
         first = self.query_cells.order[self.query_cells.offsets[:-1]]
         return self.coarser.fine_cells.labels[first]
 
-    @cached_property
-    @lasting()
-    def ranking(self) -> tuple[Int[Tensor, " rows"], Int[Tensor, " m_plus_1"]]:
-        """The coarse queries that rank for each cell, cell after cell, and (m + 1,) where those of each start."""
-        cells = self.query_cells
-        if self.ranked_by is None:
-            return cells.order, cells.offsets
-        sizes = cells.sizes[self.ranked_by]
-        offsets = torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
-        rows = len(cells) * cells.largest if cells.uniform else int(offsets[-1])  # waits for a GPU once
-        shift = (cells.offsets[self.ranked_by] - offsets[:-1]).repeat_interleave(sizes, output_size=rows)
-        return cells.order[shift + torch.arange(rows, device=shift.device)], offsets
-
     @classmethod
     def concat(cls, layouts: Sequence[Layout]) -> Layout:
         """Several structures side by side in one call, of which none sees another.

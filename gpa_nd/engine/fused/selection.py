@@ -48,14 +48,12 @@ def select_keys(
     candidates: Int[Tensor, "b h m candidates"] | None = None,
 ) -> Int[Tensor, "b h m kappa"]:
     """Phase 1 with the affinity ``"dot"`` on checked arguments."""
-    ranking = layout.query_cells.order, layout.query_cells.offsets
     with torch.no_grad():
         chosen: Tensor = fused_select_keys(
             q,
             k,
             *_tensors_and_size(layout.query_groups),
-            *(ranking if layout.ranked_by is None else layout.ranking),
-            layout.query_cells.largest,
+            *_tensors_and_size(layout.rankers),
             *_tensors_and_size(layout.key_groups),
             layout.key_ranges,
             *(layout.coarse_positions or (None, None)),

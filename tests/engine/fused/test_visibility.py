@@ -366,7 +366,6 @@ def test_a_module_answers_as_the_reference_does_gradients_included():
 
 def test_it_compiles_into_one_graph():
     layout, _ = LAYOUTS["one causal axis"]()
-    layout.ranking  # noqa: B018  made here once, as GPA does
     q, k, v = tokens(layout, heads=1)
     bias = biased(k)
 
