@@ -10,32 +10,37 @@ from typing import Any
 import torch
 from torch import Tensor
 
+import gpa_nd
 from benchmarks.floor import attended_pairs
 from benchmarks.gpu.phases import attend, select
 from benchmarks.gpu.rows import Row, Tokens, tokens
-from gpa_nd import testing
+from gpa_nd import Layout, testing
 from gpa_nd.engine import Backend
-from gpa_nd.engine.reference import softmax, visible
+from gpa_nd.engine.bias import coarse_bias, hide
+from gpa_nd.engine.reference import pooled_keys, softmax, visible
 
 KEPT_AT_MOST = 2**34  # bytes
 GAP_AT_MOST = 1e-5  # in every dtype: what is ranked are means rounded to it, in every backend
-NAMES = ("out", "dq", "dk", "dv", "dlogits")
 
 
 def check(row: Row, dtype: torch.dtype, device: torch.device, repeats: int) -> dict[str, Any]:
     """Errors over what is allowed, for the result and every gradient; what is wrong, in words, under ``faults``."""
     data, faults = tokens(row, dtype, device), []
+    names = ["out", *(f"d{name}" for name in data.names)]
     with nan_in_new_memory():
         relevant = select(data, row.kappa)
         fast = run(data, relevant, "triton")
-    gap = ranking_gap(data, relevant)
+    chosen = selected(data.layout, relevant)
+    kappas = row.kappa if isinstance(row.kappa, tuple) else (row.kappa,)
+    q, k, bias = (None if x is None else x.detach() for x in (data.q, data.k, data.bias))
+    gap = ranking_gap(q, k, data.layout, kappas, bias, relevant)
     if gap > GAP_AT_MOST:
         faults.append(f"selection: a coarse key that was left out is {gap:.1e} better than one that was chosen")
-    if not is_distinct(relevant):
+    if not is_distinct(chosen):
         faults.append("selection: a coarse key was chosen twice, or −1 is not last")
     plain, exact = run(data, relevant, "reference"), run(data, relevant, "reference", torch.float64)
     ratios = {}
-    for number, (name, got, usual, right) in enumerate(zip(NAMES, fast, plain, exact, strict=False)):
+    for number, (name, got, usual, right) in enumerate(zip(names, fast, plain, exact, strict=True)):
         factor = 3.0 if number else 2.0
         ratios[name] = over_budget(got, usual, right, factor)
         try:
@@ -47,7 +52,7 @@ def check(row: Row, dtype: torch.dtype, device: torch.device, repeats: int) -> d
         again = select(data, row.kappa)
         if not relevant.equal(again):
             faults.append(f"repeat {repeat + 1}: another selection")
-        results = zip(NAMES, fast, run(data, relevant, "triton"), strict=False)
+        results = zip(names, fast, run(data, relevant, "triton"), strict=True)
         if changed := [name for name, first, other in results if not first.equal(other)]:
             faults.append(f"repeat {repeat + 1}: {', '.join(changed)} not bit for bit as before")
         if faults:
@@ -71,7 +76,8 @@ def heads_apart(data: Tokens, relevant: Tensor) -> list[tuple[Tokens, Tensor]]:
     for group in range(groups):
         of_q, of_k = slice(group * each, (group + 1) * each), slice(group, group + 1)
         logits = None if data.logits is None else data.logits[:, of_q]
-        tensors = data.q[:, of_q], data.k[:, of_k], data.v[:, of_k], logits, data.positions, data.gradient[:, of_q]
+        bias = None if data.bias is None else data.bias[:, of_k]
+        tensors = data.q[:, of_q], data.k[:, of_k], data.v[:, of_k], logits, bias, data.gradient[:, of_q]
         parts.append((Tokens(data.layout, *tensors), relevant[:, of_q]))
     return parts
 
@@ -88,30 +94,57 @@ def over_budget(fast: Tensor, plain: Tensor, exact: Tensor, factor: float) -> fl
     return error / max(factor * usual + torch.finfo(fast.dtype).eps * float(exact.abs().max()), 1e-300)
 
 
-def ranking_gap(data: Tokens, relevant: Tensor) -> float:
+def selected(layout: Layout, relevant: Tensor) -> Tensor:
+    """What was selected, without what is always on, which stands behind it."""
+    return relevant if layout.always is None else relevant[..., : relevant.shape[-1] - layout.always.shape[1]]
+
+
+def ranking_gap(
+    q: Tensor, k: Tensor, layout: Layout, kappas: tuple[int, ...], bias: Tensor | None, relevant: Tensor
+) -> float:
     """By how much, relatively, a coarse key left out is better than one chosen: at most rounding (law 7).
 
-    Infinite where a cell chose fewer than it could, or one that it may not see.
+    Infinite where a cell chose fewer than it could, or one that it may not see. At every level, given what those above
+    it chose.
     """
-    layout, worst = data.layout, 0.0
-    heads, keys = data.q.shape[1] // data.k.shape[1], len(layout.key_groups)
-    seen, labels = visible(layout), layout.query_cells.labels
-    enough = seen.sum(-1).clamp(max=relevant.shape[-1])
-    if bool(((relevant >= 0).sum(-1) != enough).any()):
-        return torch.inf
-    for head in range(data.q.shape[1]):  # one at a time: all sums at once would not fit
-        q_low = layout.query_groups.mean(data.q.detach()[:, head]).double()
-        k_low = layout.key_groups.mean(data.k.detach()[:, head // heads]).double()
-        weights = softmax(q_low @ k_low.mT * data.q.shape[-1] ** -0.5, seen[labels])
-        sums = weights.new_zeros(len(weights), len(layout.query_cells), keys)
-        sums.index_add_(1, labels, weights)
-        chosen = relevant[:, head]
+    worst, heads, keys = 0.0, q.shape[1] // k.shape[1], len(layout.key_groups)
+    k, coarse = hide(k, bias), None if bias is None else coarse_bias(bias, layout.key_groups)
+    k_low, candidates = pooled_keys(k, layout, coarse), None
+    if layout.coarser is not None:
+        q_low, added = layout.query_groups.mean(q), None if coarse is None else coarse.added
+        above = gpa_nd.select_keys(
+            q_low, k_low, layout.coarser, kappa=kappas[1:], key_bias=added, enable_gqa=heads > 1, backend="triton"
+        )
+        worst = ranking_gap(q_low, k_low, layout.coarser, kappas[1:], added, above)
+        above = above[:, :, layout.parents]
+        candidates = torch.where(above[..., None] >= 0, layout.coarser.members.table[above.clamp_min(0)], -1)
+    cells = len(layout.query_cells)
+    on = torch.zeros(cells, keys + 1, dtype=torch.bool, device=q.device)
+    if layout.always is not None:
+        on.scatter_(1, layout.always.masked_fill(layout.always < 0, keys), True)
+        if not bool((relevant[..., -layout.always.shape[1] :] == layout.always).all()):
+            return torch.inf
+    rows, offsets = layout.ranking or (layout.query_cells.order, layout.query_cells.offsets)
+    labels = torch.arange(cells, device=q.device).repeat_interleave(offsets.diff())
+    for head in range(q.shape[1]):  # one at a time: all sums at once would not fit
+        seen = visible(layout, None if candidates is None else candidates[:, head].flatten(-2))
+        scores = layout.query_groups.mean(q[:, head])[:, rows].double() @ k_low[:, head // heads].double().mT
+        scores *= q.shape[-1] ** -0.5
+        if coarse is not None:
+            added = coarse.added[:, head // heads, None].double()
+            scores, seen = scores + added, seen & ~added.isneginf()
+        seen = seen.expand(len(scores), -1, -1)
+        weights = softmax(scores, seen[:, labels])
+        sums = weights.new_zeros(len(weights), cells, keys).index_add_(1, labels, weights)
+        chosen = selected(layout, relevant)[:, head]
         taken = sums.new_zeros(*sums.shape[:-1], keys + 1, dtype=torch.bool)
         taken = taken.scatter_(-1, chosen.masked_fill(chosen < 0, keys), True)[..., :keys]
-        if bool((taken & ~seen).any()):
+        left = seen & ~on[:, :keys]
+        enough = left.sum(-1).clamp(max=chosen.shape[-1])
+        if bool(((chosen >= 0).sum(-1) != enough).any()) or bool((taken & ~left).any()):
             return torch.inf
         least = sums.masked_fill(~taken, torch.inf).amin(-1).clamp_min(1e-30)
-        best = sums.masked_fill(taken, 0.0).amax(-1)
+        best = sums.masked_fill(taken | ~left, 0.0).amax(-1)
         worst = max(worst, float((best / least - 1).max()))
     return worst
 

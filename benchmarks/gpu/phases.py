@@ -9,10 +9,13 @@ from benchmarks.gpu.rows import Tokens
 from gpa_nd.engine import Backend
 
 
-def select(data: Tokens, kappa: int) -> Tensor:
+def select(data: Tokens, kappa: int | tuple[int, ...]) -> Tensor:
     """Phase 1 by the fused backend."""
     q, k = data.q.detach(), data.k.detach()
-    return gpa_nd.select_keys(q, k, data.layout, kappa=kappa, enable_gqa=data.shares_heads, backend="triton")
+    bias = None if data.bias is None else data.bias.detach()
+    return gpa_nd.select_keys(
+        q, k, data.layout, kappa=kappa, key_bias=bias, enable_gqa=data.shares_heads, backend="triton"
+    )
 
 
 def attend(data: Tokens, relevant: Tensor, backend: Backend) -> Tensor:
@@ -24,14 +27,21 @@ def attend(data: Tokens, relevant: Tensor, backend: Backend) -> Tensor:
         data.layout,
         relevant,
         logits=data.logits,
-        positions=data.positions,
+        key_bias=data.bias,
         enable_gqa=data.shares_heads,
         backend=backend,
     )
 
 
-def whole(data: Tokens, kappa: int, backend: Backend) -> Tensor:
+def whole(data: Tokens, kappa: int | tuple[int, ...], backend: Backend) -> Tensor:
     """Both phases."""
     return gpa_nd.gpa_attention(
-        data.q, data.k, data.v, data.layout, kappa=kappa, enable_gqa=data.shares_heads, backend=backend
+        data.q,
+        data.k,
+        data.v,
+        data.layout,
+        kappa=kappa,
+        key_bias=data.bias,
+        enable_gqa=data.shares_heads,
+        backend=backend,
     )

@@ -9,6 +9,8 @@ from benchmarks.tables import Table, mebibytes, milliseconds, ratio, times
 
 Entry = dict[str, Any]
 
+CHECKED = ("out", "dq", "dk", "dv", "dlogits", "dbias")
+
 
 def tables(found: Entry) -> list[Table]:
     """All tables that there is something for."""
@@ -58,13 +60,13 @@ def _best_dense(entry: Entry, which: str) -> tuple[float | None, str]:
 def _checks(found: Entry) -> Table:
     table = Table(
         "Is it right?",
-        ("row", "out", "dq", "dk", "dv", "dlogits", "ranking", "repeats", ""),
+        ("row", *CHECKED, "ranking", "repeats", ""),
         note="Errors over what is allowed, against the float64 reference with the same selection: up to 1 is right. "
         "Ranking: by how much, relatively, a coarse key left out is better than one chosen. New memory held NaN.",
     )
     for entry in found.get("check", []):
         over = entry.get("over_budget", {})
-        cells = [None if name not in over else f"{over[name]:.2f}" for name in ("out", "dq", "dk", "dv", "dlogits")]
+        cells = [None if name not in over else f"{over[name]:.2f}" for name in CHECKED]
         gap = None if "gap" not in entry else f"{entry['gap']:.1e}"
         verdict = "error" if "error" in entry else "WRONG" if entry["faults"] else "right"
         table.add(_name(entry), *cells, gap, entry.get("repeats"), verdict)

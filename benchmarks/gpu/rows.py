@@ -10,9 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+import gpa_nd
 from benchmarks import geometries
 from benchmarks.geometries import CPU, Geometry
 from gpa_nd import GPA, Layout
+from gpa_nd.always import GridNeighbourhood
 from gpa_nd.ops import GraphDownsampler
 from gpa_nd.partitioners import GraphPartitioner
 
@@ -29,7 +31,9 @@ class Row:
         name: what it is called in the tables.
         make: the layout, on the CPU.
         shape: the grid of queries and keys; ``(n,)`` for a graph, whose tokens are noise.
-        extra: ``"logits"``, ``"positions"`` or ``"popular"`` (one coarse key that every cell chooses), or nothing.
+        kappa: coarse keys of a cell; a number for each level where there are several.
+        extra: ``"logits"``, ``"positions"``, ``"bias"`` (a key bias that hides a tenth of the keys) or ``"popular"``
+            (one coarse key that every cell chooses), or nothing.
         timed: whether it is timed, or only checked.
         dense: whether dense attention over as many tokens is timed beside it.
     """
@@ -37,7 +41,7 @@ class Row:
     name: str
     make: Callable[[], Layout]
     shape: tuple[int, ...]
-    kappa: int
+    kappa: int | tuple[int, ...]
     dtypes: tuple[torch.dtype, ...] = HALF
     heads: int = 8
     key_heads: int = 8
@@ -58,18 +62,23 @@ class Tokens:
     k: Tensor
     v: Tensor
     logits: Tensor | None
-    positions: tuple[Tensor, Tensor] | None
+    bias: Tensor | None
     gradient: Tensor
 
     @property
-    def inputs(self) -> list[Tensor]:
+    def names(self) -> list[str]:
         """What has a gradient."""
-        return [self.q, self.k, self.v, *([] if self.logits is None else [self.logits])]
+        return [name for name in ("q", "k", "v", "logits", "bias") if getattr(self, name) is not None]
+
+    @property
+    def inputs(self) -> list[Tensor]:
+        """The tensors of these names."""
+        return [getattr(self, name) for name in self.names]
 
     def leaves(self, dtype: torch.dtype | None = None) -> Tokens:
         """The same without a history, in another dtype or each in its own."""
-        q, k, v, *logits = (x.detach().to(dtype or x.dtype).requires_grad_() for x in self.inputs)
-        return replace(self, q=q, k=k, v=v, logits=logits[0] if logits else None)
+        fresh = (x.detach().to(dtype or x.dtype).requires_grad_() for x in self.inputs)
+        return replace(self, **dict(zip(self.names, fresh, strict=True)))
 
     @property
     def shares_heads(self) -> bool:
@@ -87,6 +96,7 @@ def rows() -> list[Row]:
     video = grid((32, 48, 80), (4, 4, 4), (8, 12, 10))
     nodes = partial(geometries.layout, geometries.nodes(65536), CPU)
     few, small = {"heads": 2, "key_heads": 2}, grid((64, 64), (4, 4), (8, 8))
+    near = [GridNeighbourhood(1)]
     return [
         Row(PIVOT, pivot, image, 12, ALL, timed=True),
         Row(f"{PIVOT}, one key for all", pivot, image, 12, extra="popular", timed=True),
@@ -106,6 +116,12 @@ def rows() -> list[Row]:
         Row("with logits", small, (64, 64), 12, ALL, extra="logits"),
         Row("with positions", grid((4096,), (16,), (64,)), (4096,), 12, ALL, extra="positions"),
         Row("with key ranges", with_ranges(grid((4096,), (16,), (64,))), (4096,), 12, ALL),
+        Row("with a key bias", small, (64, 64), 12, ALL, extra="bias"),
+        Row("causal audio", of(gpa_nd.audio(16, 64, causal=True), (4096,)), (4096,), 12, ALL, extra="bias"),
+        Row("causal audio, cells of 4", of(gpa_nd.audio(2, 512, causal=True), (2048,)), (2048,), 12, **few),
+        Row("image causal on both axes", of(gpa_nd.image(4, 8, causal=True), (60, 64)), (60, 64), 12, ALL, **few),
+        Row("image in two levels", of(gpa_nd.image(2, 16, (12, 6), always=near), (128, 96)), (128, 96), (12, 6), ALL),
+        Row("three causal levels", of(gpa_nd.audio(4, 32, (8, 6, 4), causal=True), (4000,)), (4000,), (8, 6, 4), ALL),
     ]
 
 
@@ -121,12 +137,26 @@ def tiny_rows() -> list[Row]:
         Row("tiny audio with logits", audio, (24,), 2, extra="logits", **few),
         Row("tiny audio with positions", audio, (24,), 2, extra="positions", **few),
         Row("tiny audio with key ranges", with_ranges(audio), (24,), 3, **few),
+        Row(
+            "tiny causal audio with a key bias",
+            of(gpa_nd.audio(4, 3, causal=True), (22,)),
+            (22,),
+            2,
+            extra="bias",
+            **few,
+        ),
+        Row("tiny causal levels", of(gpa_nd.image(2, 2, (3, 2), causal=True), (7, 8)), (7, 8), (3, 2), **few),
     ]
 
 
 def grid(shape: tuple[int, ...], factor: tuple[int, ...], cells: tuple[int, ...]) -> Callable[[], Layout]:
     """A grid of any dimension."""
     return partial(geometries.layout, Geometry(shape, factor, cells, kappa=1), CPU)
+
+
+def of(gpa: GPA, shape: tuple[int, ...]) -> Callable[[], Layout]:
+    """The layout of a module."""
+    return partial(gpa.layout, shape, shape, CPU)
 
 
 def with_ranges(make: Callable[[], Layout]) -> Callable[[], Layout]:
@@ -169,11 +199,18 @@ def tokens(row: Row, dtype: torch.dtype, device: torch.device, *, seed: int = 0)
         k[:, :, layout.members.table[len(layout.key_groups) // 2].to(device), 0] = 30.0
     layout = layout.to(device)
     q, k, v = (x.to(dtype).requires_grad_() for x in (q, k, v))
-    chosen = (1, row.heads, len(layout.query_cells), min(row.kappa, len(layout.key_groups)))
-    logits = _noise(chosen, rng, device).requires_grad_() if row.extra == "logits" else None
-    place = torch.arange(n, device=device)
-    positions = (place, place) if row.extra == "positions" else None
-    return Tokens(layout, q, k, v, logits, positions, _noise((1, row.heads, n, row.c_v), rng, device).to(dtype))
+    logits, bias = None, None
+    if row.extra == "logits":
+        assert isinstance(row.kappa, int)
+        chosen = (1, row.heads, len(layout.query_cells), min(row.kappa, len(layout.key_groups)))
+        logits = _noise(chosen, rng, device).requires_grad_()
+    if row.extra == "bias":
+        bias = _noise((1, row.key_heads, n), rng, device)
+        bias = bias.masked_fill(bias < -1.3, -torch.inf).requires_grad_()
+    if row.extra == "positions":
+        place = torch.arange(n, device=device)
+        layout = replace(layout, positions=(place, place))
+    return Tokens(layout, q, k, v, logits, bias, _noise((1, row.heads, n, row.c_v), rng, device).to(dtype))
 
 
 def _field(row: Row, heads: int, channels: int, n: int, rng: torch.Generator, device: torch.device) -> Tensor:
