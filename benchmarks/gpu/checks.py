@@ -124,8 +124,8 @@ def ranking_gap(
         on.scatter_(1, layout.always.masked_fill(layout.always < 0, keys), True)
         if not bool((relevant[..., -layout.always.shape[1] :] == layout.always).all()):
             return torch.inf
-    rows, offsets = layout.ranking or (layout.query_cells.order, layout.query_cells.offsets)
-    labels = torch.arange(cells, device=q.device).repeat_interleave(offsets.diff())
+    rows = layout.rankers.order
+    labels = torch.arange(cells, device=q.device).repeat_interleave(layout.rankers.sizes)
     for head in range(q.shape[1]):  # one at a time: all sums at once would not fit
         seen = visible(layout, None if candidates is None else candidates[:, head].flatten(-2))
         scores = layout.query_groups.mean(q[:, head])[:, rows].double() @ k_low[:, head // heads].double().mT
