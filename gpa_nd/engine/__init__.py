@@ -22,6 +22,7 @@ from gpa_nd.engine.choice import Affinity, Backend, choose
 from gpa_nd.engine.phase1 import Rank, select
 from gpa_nd.engine.precision import own_precision
 from gpa_nd.layout import Layout
+from gpa_nd.partition import Partition
 
 __all__ = ["Affinity", "Backend", "attend", "gpa_attention", "select_keys"]
 
@@ -226,8 +227,13 @@ def _select_keys(
         always = 0 if layout.always is None else layout.always.shape[1]
         shape = (*q.shape[:2], len(layout.query_cells), min(kappas[0], len(layout.key_groups)) + always)
         return torch.empty(shape, dtype=torch.int64, device=q.device)
-    rank = _ranking(choose(backend, (q, k), affinity), _scale(scale, q), affinity)
-    return select(q, k, layout, kappas, bias, rank)
+    chosen = choose(backend, (q, k), affinity)
+    pool = blocked.pool if chosen == "torch" else _mean
+    return select(q, k, layout, kappas, bias, _ranking(chosen, _scale(scale, q), affinity), pool)
+
+
+def _mean(x: Tensor, groups: Partition) -> Tensor:
+    return groups.mean(x)
 
 
 def _ranking(chosen: Literal["reference", "torch", "triton"], scale: float, affinity: Affinity) -> Rank:

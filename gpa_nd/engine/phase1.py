@@ -10,13 +10,17 @@ from torch import Tensor
 
 from gpa_nd.engine.bias import CoarseBias, coarse_bias, hide
 from gpa_nd.layout import Layout
+from gpa_nd.partition import Partition
 
 Rank = Callable[[Tensor, Tensor, Layout, int, "CoarseBias | None", "Tensor | None"], Tensor]
 """A backend's selection: q, k, layout, κ, the bias of coarse keys, and the candidates of each cell."""
 
+Pool = Callable[[Tensor, Partition], Tensor]
+"""A backend's :meth:`~gpa_nd.Partition.mean`, which need not have a gradient."""
+
 
 def select(
-    q: Tensor, k: Tensor, layout: Layout, kappas: tuple[int, ...], bias: Tensor | None, rank: Rank
+    q: Tensor, k: Tensor, layout: Layout, kappas: tuple[int, ...], bias: Tensor | None, rank: Rank, pool: Pool
 ) -> Int[Tensor, "b h m chosen"]:
     """The relevant coarse keys of every cell: those that are ranked best, then those that are always on.
 
@@ -27,16 +31,17 @@ def select(
         kappas: how many coarse keys to select at each level, finest first.
         bias: (B, H_k, n_k) what is added to the affinities of each key, −∞ where it is masked.
         rank: the backend's.
+        pool: the backend's.
     """
     q, k, bias = q.detach(), k.detach(), None if bias is None else bias.detach()
     k = hide(k, bias)
     coarse = None if bias is None else coarse_bias(bias, layout.key_groups)
     candidates, spoilt = None, None
     if layout.coarser is not None:
-        q_low, k_low = layout.query_groups.mean(q), layout.key_groups.mean(k)
+        q_low, k_low = pool(q, layout.query_groups), pool(k, layout.key_groups)
         if coarse is not None:
             k_low = (k_low / coarse.share[..., None]).to(k.dtype)
-        above = select(q_low, k_low, layout.coarser, kappas[1:], None if coarse is None else coarse.added, rank)
+        above = select(q_low, k_low, layout.coarser, kappas[1:], None if coarse is None else coarse.added, rank, pool)
         above = above.index_select(2, layout.parents)
         spoilt = (above == -2).any(-1, keepdim=True)
         candidates = torch.where(above[..., None] >= 0, layout.coarser.members.table[above.clamp_min(0)], -1).flatten(

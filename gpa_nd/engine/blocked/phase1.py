@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from gpa_nd.engine.blocked.blocks import Block, CellBlocks, Scratch, possible, softmax
+from gpa_nd.engine.blocked.blocks import Block, CellBlocks, Scratch, hide, possible, softmax
 from gpa_nd.engine.blocked.spans import Span, plan
 from gpa_nd.partition import Partition
 
@@ -195,7 +195,7 @@ class Phase1:
             if keys.added is not None:
                 scores += keys.added[:, :, None]
             if keys.hidden is not None:
-                scores.masked_fill_(keys.hidden[:, :, None], -torch.inf)
+                hide(scores, keys.hidden[:, :, None])
             weights = softmax(scores, self.room)
             if block.real is not None:  # padding repeats an element: 0 · NaN is NaN there anyway
                 weights *= block.real[:, start : start + step, None].to(weights.dtype)

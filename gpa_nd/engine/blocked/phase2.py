@@ -9,8 +9,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from gpa_nd.engine.blocked.blocks import Block, CellBlocks, Scratch, limit, possible, softmax
+from gpa_nd.engine.blocked.blocks import Block, CellBlocks, Scratch, all_finite, hide, limit, possible, softmax
 from gpa_nd.engine.blocked.members import Members
+from gpa_nd.engine.blocked.positions import Positions
 from gpa_nd.engine.precision import wide
 from gpa_nd.partition import Partition, add_rows
 
@@ -20,6 +21,7 @@ class Keys:
     """What the cells of a block attend to.
 
     Attributes:
+        element: (p, r) its number.
         row: (p, r) where it is among all rows of k and v.
         slot: (p, r) which of the κ coarse keys it is under.
         seen: (p, 1, r) whether it is real, and not masked; None if all are. What is not real repeats one that is, and
@@ -27,16 +29,15 @@ class Keys:
         k: (p, r, c) the keys.
         v: (p, r, c_v) the values.
         added: (p, 1, r) what is added to the scores, or None.
-        position: (p, 1, r) on each axis where it stands, if queries see only what does not stand behind them; or None.
     """
 
+    element: Int[Tensor, "p r"]
     row: Int[Tensor, "p r"]
     slot: Int[Tensor, "p r"]
     seen: Bool[Tensor, "p 1 r"] | None
     k: Float[Tensor, "p r c"]
     v: Float[Tensor, "p r c_v"]
     added: Float[Tensor, "p 1 r"] | None
-    position: tuple[Int[Tensor, "p 1 r"], ...] | None
 
 
 class Bias:
@@ -68,17 +69,17 @@ class Queries:
     """Some queries of each cell of a block, and how they attend.
 
     Attributes:
+        element: (p, s) its number.
         row: (p, s) where it is among all rows of q; the row behind the last one for padding.
         silent: (p, s) True for padding, which nobody reads, and in cells that are NaN; None if no query is.
         q: (p, s, c) the queries, times the scale if the affinity is a dot product.
-        seen: (p, s or 1, r) the keys that it sees; None if all.
         weights: (p, s, r) softmax of its scores over the keys that it sees.
     """
 
+    element: Int[Tensor, "p s"]
     row: Int[Tensor, "p s"]
     silent: Bool[Tensor, "p s"] | None
     q: Float[Tensor, "p s c"]
-    seen: Bool[Tensor, "p _s r"] | None
     weights: Float[Tensor, "p s r"]
 
 
@@ -111,7 +112,7 @@ class Phase2:
         self.bias = None if bias is None else Bias(bias)
         self.positions = None
         if query_positions is not None and key_positions is not None:
-            self.positions = query_positions.mT.contiguous(), key_positions.mT.contiguous()
+            self.positions = Positions(query_positions, key_positions, self.dtype)
         self.scale, self.affinity = scale, affinity
         spoilt = (self.relevant == -2).any(-1)
         self.spoilt = spoilt if possible(spoilt) else None
@@ -141,7 +142,7 @@ class Phase2:
         dbias = dlogits.new_zeros(len(self.k), 1) if self.bias is not None else dlogits.new_empty(0)
         for block in self._blocks(matrices=4):
             keys = self._gather(block, self.dtype)
-            if keys.position is not None:  # what no query sees may be anything
+            if self.positions is not None:  # what no query sees may be anything
                 keys.k.nan_to_num_(0, 0, 0), keys.v.nan_to_num_(0, 0, 0)
             dk_rows, dv_rows = self._zeros("dk", keys.k.shape), self._zeros("dv", keys.v.shape)
             dadded = self._zeros("dadded", keys.row.shape)
@@ -209,10 +210,7 @@ class Phase2:
         if self.logits is not None and self.logits.shape[-1]:
             of_slots = self.logits[block.heads, block.cells].to(self.dtype).gather(-1, slot)[:, None]
             added = of_slots if added is None else of_slots.add_(added)
-        position = None
-        if self.positions is not None:
-            position = tuple(on_axis[element][:, None] for on_axis in self.positions[1])
-        return Keys(row, slot, seen, k, v, added, position)
+        return Keys(element, row, slot, seen, k, v, added)
 
     def _score(self, block: Block, keys: Keys, matrices: int) -> Iterator[Queries]:
         """Softmax of the scores of line 17, for as many queries of each cell at once as there is room for."""
@@ -230,17 +228,12 @@ class Phase2:
             q = q.mul_(self.scale) if self.affinity == "dot" else q
             if spoilt is not None:  # nothing of a cell that is NaN may reach the gradients of others
                 q.masked_fill_(spoilt[..., None], 0)
-            seen = keys.seen
-            if keys.position is not None and self.positions is not None:
-                for of_keys, of_queries in zip(keys.position, self.positions[0], strict=True):
-                    past = of_keys <= of_queries[element][..., None]
-                    seen = past if seen is None else past.logical_and_(seen)
-            weights = self._softmax(q, keys, seen)
+            weights = self._softmax(element, q, keys)
             if block.real is not None:
                 row = torch.where(block.real[:, some], row, len(self.q))
-            yield Queries(row, None if silent is None else silent[:, some], q, seen, weights)
+            yield Queries(element, row, None if silent is None else silent[:, some], q, weights)
 
-    def _softmax(self, q: Tensor, keys: Keys, seen: Tensor | None) -> Float[Tensor, "p s r"]:
+    def _softmax(self, element: Tensor, q: Tensor, keys: Keys) -> Float[Tensor, "p s r"]:
         shape = (*q.shape[:2], keys.row.shape[1])
         scores = self.room("scores", shape, self.dtype)
         if self.affinity == "dot":
@@ -250,19 +243,24 @@ class Phase2:
             torch.mul(distances.square_(), -self.scale, out=scores)
         if keys.added is not None:
             scores += keys.added
-        if seen is None:
+        if self.positions is not None:
+            nothing = self.positions.hide(scores, element, keys.element, keys.seen, self.room)
+        elif keys.seen is not None:
+            hide(scores, ~keys.seen)
+            nothing = ~keys.seen.any(-1, keepdim=True)
+        else:
             return softmax(scores, self.room)
-        scores.masked_fill_(~seen, -torch.inf)
         weights = softmax(scores, self.room)
-        return weights.masked_fill_(nothing, 0) if possible(nothing := ~seen.any(-1, keepdim=True)) else weights
+        return weights.masked_fill_(nothing, 0) if possible(nothing) else weights
 
     def _weigh(self, queries: Queries, keys: Keys) -> Float[Tensor, "p s c_v"]:
         """Line 17: the weighted sum of the values."""
         weights, v = queries.weights.to(keys.v.dtype), keys.v
-        if keys.position is None or queries.seen is None or not possible(~v.isfinite()):
+        if self.positions is None or all_finite(v):
             x = torch.bmm(weights, v, out=self.room("x", (*weights.shape[:2], v.shape[2]), v.dtype))
         else:  # the weight of what a query does not see is zero, but 0 · ∞ is not
-            spoilt = torch.bmm(queries.seen.to(v.dtype), (~v.isfinite()).to(v.dtype)) > 0
+            seen = self.positions.seen(queries.element, keys.element, keys.seen)
+            spoilt = torch.bmm(seen.to(v.dtype), (~v.isfinite()).to(v.dtype)) > 0
             x = torch.bmm(weights, v.nan_to_num(0, 0, 0)).masked_fill_(spoilt, torch.nan)
         return x
 

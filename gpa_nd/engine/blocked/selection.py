@@ -34,6 +34,13 @@ def select_keys(
     return relevant
 
 
+def pool(x: Tensor, groups: Partition) -> Float[Tensor, "b h n c"]:
+    """Mean of each group (line 5), rounded as x is; NaN where one is not finite."""
+    low: Tensor = torch.ops.gpa_nd.blocked_pool(x, groups.tensors())
+    return low
+
+
+torch.library.define("gpa_nd::blocked_pool", "(Tensor x, Tensor[] groups) -> Tensor")
 torch.library.define(
     "gpa_nd::blocked_select_keys",
     "(Tensor q, Tensor k, Tensor[] query_groups, Tensor[] rankers, Tensor[] key_groups, Tensor? key_ranges, "
@@ -81,6 +88,16 @@ def _select_keys(
         return torch.unflatten(chosen, 0, q.shape[:2])
 
 
+@torch.library.impl("gpa_nd::blocked_pool", "CompositeExplicitAutograd")
+def _pool_each(x: Tensor, groups: list[Tensor]) -> Tensor:
+    return _pool(x, Partition.from_tensors(groups)).to(x.dtype).unflatten(0, x.shape[:2])
+
+
+@torch.library.register_fake("gpa_nd::blocked_pool")
+def _(x, groups):  # type: ignore[no-untyped-def]
+    return x.new_empty(*x.shape[:2], len(groups[1]) - 1, x.shape[-1])
+
+
 @torch.library.register_fake("gpa_nd::blocked_select_keys")
 def _(q, k, query_groups, rankers, key_groups, *others):  # type: ignore[no-untyped-def]
     cells, keys, kappa = len(rankers[1]) - 1, len(key_groups[1]) - 1, others[-3]
@@ -92,8 +109,25 @@ def _pool(x: Tensor, groups: Partition, share: Tensor | None = None) -> Float[Te
 
     NaN where one is not finite, so that no cell that it takes part in is ranked.
     """
-    rows, dtype = x.reshape(-1, x.shape[-1]), wide(x.dtype)
-    heads, scratch = x.shape[0] * x.shape[1], Scratch(x.device)
+    dtype = wide(x.dtype)
+    if groups.uniform and _in_order(groups):
+        low = x.unflatten(2, (len(groups), groups.largest)).mean(3, dtype=dtype).flatten(0, 2)
+    else:
+        low = _gathered_means(x, groups, dtype)
+    if share is not None:
+        low /= share.reshape(-1, 1)
+    low = low.to(x.dtype).to(dtype)
+    return low.masked_fill_(~low.isfinite(), torch.nan).view(-1, len(groups), x.shape[-1])
+
+
+def _in_order(groups: Partition) -> bool:
+    """Whether the elements of each group follow those of the one before it: looked up where nothing has to wait."""
+    order = groups.order
+    return order.device.type == "cpu" and bool(order.equal(torch.arange(len(order))))
+
+
+def _gathered_means(x: Tensor, groups: Partition, dtype: torch.dtype) -> Float[Tensor, "h_n c"]:
+    rows, heads, scratch = x.reshape(-1, x.shape[-1]), x.shape[0] * x.shape[1], Scratch(x.device)
     low = torch.empty(heads * len(groups), x.shape[-1], dtype=dtype, device=x.device)
     for block in CellBlocks(groups, limit(x), per_element=x.shape[-1], heads=heads):
         row = block.elements + block.heads[:, None] * x.shape[2]
@@ -105,10 +139,7 @@ def _pool(x: Tensor, groups: Partition, share: Tensor | None = None) -> Float[Te
             picked *= block.real[..., None].to(picked.dtype)  # padding repeats an element: 0 · NaN is NaN there anyway
             mean = picked.sum(1, dtype=dtype) / block.real.sum(1, keepdim=True)
         low[block.heads * len(groups) + block.cells] = mean
-    if share is not None:
-        low /= share.reshape(-1, 1)
-    low = low.to(x.dtype).to(dtype)
-    return torch.unflatten(low.masked_fill_(~low.isfinite(), torch.nan), 0, (heads, -1))
+    return low
 
 
 def _for_query_heads(x: Tensor, heads: int) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-FEW_KEYS = 1024  # coarse keys that a matrix product takes no notice of
+FEW_KEYS = 512  # coarse keys that a matrix product takes no notice of
 ROWS_OF_A_COPY = 4  # coarse queries that a coarse key could have met in the time that it takes to copy one
 
 
@@ -90,7 +90,7 @@ def _length(starts: Tensor, stops: Tensor, begin: int) -> int:
         start, stop = starts[begin : begin + tried], stops[begin : begin + tried]
         number = torch.arange(1, len(start) + 1)
         together = stop.cummax(0).values - start.cummin(0).values
-        fits = (together <= FEW_KEYS) | (3 * together * number <= 4 * (stop - start).cumsum(0))
+        fits = (together <= FEW_KEYS) | (8 * together * number <= 9 * (stop - start).cumsum(0))
         fits[0] = True
         if not bool(fits.all()):
             return int(fits.int().argmin())
