@@ -245,9 +245,9 @@ class Layout:
     @cached_property
     def most_visible(self) -> int:
         """The most coarse keys that any cell may select from."""
-        if self.key_ranges is None:
+        if self.host_ranges is None:
             return len(self.key_groups)
-        return int(self.key_ranges.diff().max()) if len(self.key_ranges) else 0
+        return int(self.host_ranges.diff().max()) if len(self.host_ranges) else 0
 
     def _coarse_positions(self, axes: int) -> tuple[Tensor, Tensor]:
         """Those that there are, or such that nothing is behind anything."""
