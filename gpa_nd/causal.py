@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from gpa_nd.always.base import table_of
 from gpa_nd.checks import check_integers
 from gpa_nd.layout import Layout
 from gpa_nd.partition import Partition
@@ -35,15 +36,16 @@ def causal(
     first position on one axis, and not wholly behind its last, are always on.
 
     Args:
-        layout: who belongs to whom; its ranges and always-on keys stay as far as they are not behind.
+        layout: who belongs to whom, not causal yet; its ranges and always-on keys stay as far as they are not behind.
         query_positions: where each query stands, on one causal axis (n_q,) or on several (n_q, axes).
         key_positions: where each key stands, on the same axes.
         before: for every level, finest first, (m,) the earlier cell whose queries rank for each cell, −1 for none; by
             default the one that ends last among those that end in time.
 
     Raises:
-        TypeError: positions that are not integer tensors.
-        ValueError: positions that do not fit the layout, or a cell in ``before`` that does not end in time.
+        TypeError: not a layout, or positions that are not integer tensors.
+        ValueError: a layout that is causal already, positions that do not fit it, or a cell in ``before`` that does not
+            end in time.
 
     Example:
         >>> import torch
@@ -53,28 +55,43 @@ def causal(
         >>> layout.key_ranges.tolist(), layout.always.tolist(), layout.ranked_by.tolist()
         ([[0, 0], [0, 2], [0, 4]], [[0, 1], [2, 3], [4, 5]], [0, 0, 1])
     """
-    spans = []
+    spans = _checked(layout, query_positions, key_positions, before)
+    made = _causal(layout, (spans[0], spans[0]), (spans[1], spans[1]), before)
+    return replace(made, positions=spans)
+
+
+Span = tuple[Tensor, Tensor]
+"""First and last position of each element, (n, axes) both."""
+
+
+def _checked(
+    layout: Layout, query_positions: Tensor, key_positions: Tensor, before: Sequence[Tensor] | None
+) -> tuple[Tensor, Tensor]:
+    """The positions as (n_q, axes) and (n_k, axes)."""
+    if not isinstance(layout, Layout):
+        raise TypeError(f"layout: expected a Layout, got {type(layout).__name__}")
+    if layout.positions is not None or layout.coarse_positions is not None or layout.ranked_by is not None:
+        raise ValueError("layout: expected one that is not causal yet; give positions on all axes at once")
+    found = []
     for name, x, part in (
         ("query_positions", query_positions, layout.query_groups),
         ("key_positions", key_positions, layout.key_groups),
     ):
         check_integers(name, x)
-        if x.ndim not in (1, 2) or len(x) != part.num_elements:
+        if x.ndim not in (1, 2) or len(x) != part.num_elements or 0 in x.shape[1:]:
             raise ValueError(f"{name}: expected shape ({part.num_elements}, axes), got {tuple(x.shape)}")
-        spans.append((x[:, None] if x.ndim == 1 else x).long().to(layout.device))
-    of_queries, of_keys = spans
+        found.append((x[:, None] if x.ndim == 1 else x).long().to(layout.device))
+    of_queries, of_keys = found
     if of_queries.shape[1] != of_keys.shape[1]:
         raise ValueError(
             f"key_positions: expected {of_queries.shape[1]} axes as query_positions has, got {of_keys.shape[1]}"
         )
-    if before is not None and len(before) != layout.levels:
-        raise ValueError(f"before: expected one tensor for each of {layout.levels} levels, got {len(before)}")
-    made = _causal(layout, (of_queries, of_queries), (of_keys, of_keys), before)
-    return replace(made, positions=(of_queries, of_keys))
-
-
-Span = tuple[Tensor, Tensor]
-"""First and last position of each element, (n, axes) both."""
+    if before is not None:
+        if not isinstance(before, Sequence):
+            raise TypeError(f"before: expected a sequence of tensors, got {type(before).__name__}")
+        if len(before) != layout.levels:
+            raise ValueError(f"before: expected one tensor for each of {layout.levels} levels, got {len(before)}")
+    return of_queries, of_keys
 
 
 def _causal(layout: Layout, of_queries: Span, of_keys: Span, before: Sequence[Tensor] | None) -> Layout:
@@ -82,28 +99,55 @@ def _causal(layout: Layout, of_queries: Span, of_keys: Span, before: Sequence[Te
     first, last = _spans(layout.fine_cells, of_queries)
     key_first, key_last = _spans(layout.key_groups, of_keys)
     own = torch.arange(len(first), device=layout.device)
-    earlier = _latest_in_time(first, last) if before is None else before[0].to(layout.device)
-    if earlier.shape != own.shape:
-        raise ValueError(f"before: expected shape ({len(own)},), one earlier cell for each, got {tuple(earlier.shape)}")
-    in_time = (last[earlier.clamp_min(0)] <= first).all(-1) | (earlier < 0)
-    alone = (first == last).all(-1)
-    if not bool((in_time | alone).all()):
-        cell = int((~(in_time | alone)).nonzero()[0])
-        raise ValueError(f"before: expected a cell that ends before cell {cell} begins, got {int(earlier[cell])}")
-    ranked_by = torch.where(alone, own, earlier)
-    ranges, always, exact = _visible(layout, (first, last), (key_first, key_last), ranked_by >= 0)
-    coarser = layout.coarser
+    ranked_by = torch.where((first == last).all(-1), own, _earlier(first, last, before))
+    coarser, parents, ranked = layout.coarser, None, ranked_by >= 0
     if coarser is not None:
         rest = None if before is None else before[1:]
-        coarser = _causal(coarser, _spans(layout.query_groups, of_queries), (key_first, key_last), rest)
+        coarse_spans = _spans(layout.query_groups, of_queries)
+        coarser = _causal(coarser, coarse_spans, (key_first, key_last), rest)
+        parents, in_time = _parents(layout, coarser, first, coarse_spans)
+        ranked &= in_time  # a cell that no cell above may choose for has what is past always on
+    ranges, always, exact = _visible(layout, (first, last), (key_first, key_last), ranked)
     return replace(
         layout,
         key_ranges=ranges,
         always=always,
         coarse_positions=None if exact else (first, key_last),
-        ranked_by=torch.where(ranked_by >= 0, ranked_by, own),
+        ranked_by=torch.where(ranked, ranked_by, own),
         coarser=coarser,
+        parents=parents,
     )
+
+
+def _earlier(first: Tensor, last: Tensor, before: Sequence[Tensor] | None) -> Tensor:
+    """For each cell one that ends before it begins, or where it does; −1 for none."""
+    if before is None:
+        return _latest_in_time(first, last)
+    check_integers("before", before[0])
+    earlier = before[0].long().to(first.device)
+    if earlier.shape != first.shape[:1]:
+        raise ValueError(f"before: expected shape ({len(first)},), one earlier cell for each, got {tuple(earlier.shape)}")
+    if len(earlier) and not (-1 <= int(earlier.min()) and int(earlier.max()) < len(earlier)):
+        raise ValueError(
+            f"before: expected cells −1 … {len(earlier) - 1}, got {int(earlier.min())} … {int(earlier.max())}"
+        )
+    fits = (last[earlier.clamp_min(0)] <= first).all(-1) | (earlier < 0) | (first == last).all(-1)
+    if not bool(fits.all()):
+        cell = int((~fits).nonzero()[0])
+        raise ValueError(f"before: expected a cell that ends before cell {cell} begins, got {int(earlier[cell])}")
+    return earlier
+
+
+def _parents(layout: Layout, coarser: Layout, first: Tensor, coarse_spans: Span) -> tuple[Tensor, Tensor]:
+    """The cell above each cell, of those that hold one of its coarse queries and begin in time; and if there is one."""
+    above = coarser.fine_cells.labels
+    begins, _ = _spans(coarser.fine_cells, coarse_spans)
+    in_time = (begins[above] <= first[layout.query_cells.labels]).all(-1)
+    late = torch.where(in_time, 0, len(above)) + torch.arange(len(above), device=above.device)
+    chosen = late.new_zeros(len(first)).scatter_reduce_(
+        0, layout.query_cells.labels, late, "amin", include_self=False
+    )
+    return above[chosen % max(1, len(above))], chosen < len(above)
 
 
 def _spans(cells: Partition, of_elements: Span) -> Span:
@@ -115,58 +159,64 @@ def _spans(cells: Partition, of_elements: Span) -> Span:
     return ends[0], ends[1]
 
 
-def _visible(layout: Layout, cells: Span, keys: Span, ranked: Tensor) -> tuple[Tensor, Tensor, bool]:
+def _visible(
+    layout: Layout, cells: Span, keys: Span, ranked: Tensor
+) -> tuple[Tensor, Tensor, bool]:
     """What each cell may select, as ranges; what is always on; and whether the ranges say all."""
     (first, last), (key_first, key_last) = cells, keys
-    if not len(key_first):
-        return first.new_zeros(len(first), 2), first.new_zeros(len(first), 0), True
+    number = torch.arange(len(first), device=layout.device)
+    pairs = []
+    if layout.always is not None:
+        here, place = ((layout.always >= 0) & _each_not_behind(key_first, layout.always, last)).nonzero(as_tuple=True)
+        pairs.append((here, layout.always[here, place]))
+    if first.shape[1] == 1 and _ascends(key_first) and _ascends(key_last):
+        found = _in_order(layout, first[:, 0], last[:, 0], key_first[:, 0], key_last[:, 0], ranked)
+    else:
+        found = _one_by_one(layout, cells, keys, ranked)
+    ranges, more, exact = found
+    row, column = (torch.cat(parts) for parts in zip(*pairs, more, strict=True))
+    return ranges, table_of(row, column, len(number)), exact
+
+
+def _in_order(
+    layout: Layout, first: Tensor, last: Tensor, key_first: Tensor, key_last: Tensor, ranked: Tensor
+) -> tuple[Tensor, tuple[Tensor, Tensor], bool]:
+    """Where coarse keys stand in their order on one axis, what is past and what overlaps a cell are runs of them."""
+    start, stop = torch.zeros_like(first), torch.full_like(first, len(key_first))
+    if layout.key_ranges is not None:
+        start, stop = layout.key_ranges.long().unbind(-1)
+    past = torch.searchsorted(key_last.contiguous(), first, right=True).clamp(start, stop)
+    reached = torch.searchsorted(key_first.contiguous(), last, right=True).clamp(past, stop)
+    always_from = torch.where(ranked, past, start)
+    sizes = reached - always_from
+    row = torch.arange(len(first), device=first.device).repeat_interleave(sizes)
+    column = torch.arange(len(row), device=row.device) - (sizes.cumsum(0) - sizes)[row] + always_from[row]
+    empty = (past == start) | ~ranked
+    ranges = torch.stack([start, past], dim=-1).masked_fill(empty[:, None], 0)
+    return ranges, (row, column), True
+
+
+def _one_by_one(layout: Layout, cells: Span, keys: Span, ranked: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor], bool]:
+    """The same by comparing every cell with every coarse key, some cells at a time."""
+    (first, last), (key_first, key_last) = cells, keys
+    number = torch.arange(len(key_first), device=layout.device)
     ranges, rows, columns, exact = [], [], [], True
-    for some, number in _blocks(layout):
+    for some in torch.arange(len(first), device=layout.device).split(max(1, PAIRS_AT_ONCE // max(1, len(number)))):
         there = torch.ones(len(some), len(number), dtype=torch.bool, device=layout.device)
         if layout.key_ranges is not None:
             there = (layout.key_ranges[some, :1] <= number) & (number < layout.key_ranges[some, 1:])
-        past = there & _none_behind(key_last[number], first[some])
-        always = there & ~past & _none_behind(key_first[number], last[some])
-        if layout.always is not None:
-            kept = layout.always[some]
-            kept = torch.where((kept >= 0) & _each_not_behind(key_first, kept, last[some]), kept, -1)
-            here, place = (kept >= 0).nonzero(as_tuple=True)
-            always[here, kept[here, place] - number[0]] = True
+        past = there & _none_behind(key_last, first[some])
+        always = there & ~past & _none_behind(key_first, last[some])
         always |= past & ~ranked[some, None]  # with nobody to rank them
         past &= ranked[some, None]
         start = torch.where(past.any(-1), past.int().argmax(-1), 0)
         stop = torch.where(past.any(-1), len(number) - past.flip(-1).int().argmax(-1), 0)
         exact &= bool((past.sum(-1) == stop - start).all())
-        seen = past.any(-1, keepdim=True)
-        ranges.append(torch.where(seen, torch.stack([start, stop], dim=-1) + number[:1], 0))
+        ranges.append(torch.stack([start, stop], dim=-1))
         row, column = always.nonzero(as_tuple=True)
-        rows.append(some[row])
-        columns.append(number[column])
-    row, column = torch.cat(rows), torch.cat(columns)
-    sizes = torch.bincount(row, minlength=len(first))
-    place = torch.arange(len(row), device=row.device) - (sizes.cumsum(0) - sizes)[row]
-    table = torch.full((len(first), int(sizes.max()) if len(sizes) else 0), -1, device=layout.device)
-    table[row, place] = column
-    return torch.cat(ranges), table, exact
-
-
-def _blocks(layout: Layout) -> Iterator[tuple[Tensor, Tensor]]:
-    """Cells, and all coarse keys that they may see: of structures side by side not those of the others."""
-    m, n_k = len(layout.query_cells), len(layout.key_groups)
-    number = torch.arange(max(m, n_k), device=layout.device)
-    cells, keys = number[:m], number[:n_k]
-    at_once = max(1, PAIRS_AT_ONCE // n_k)
-    if layout.key_ranges is None or not m:
-        yield from ((some, keys) for some in cells.split(at_once))
-        return
-    a_structure = m * int(layout.key_ranges.diff().float().mean()) // n_k  # cells that see the same keys
-    low, high = layout.key_ranges.unbind(1)
-    if layout.always is not None:
-        low = torch.minimum(low, layout.always.where(layout.always >= 0, n_k).amin(1))
-        high = torch.maximum(high, layout.always.amax(1) + 1)
-    for some in cells.split(min(at_once, max(256, a_structure))):
-        start = min(int(low[some].min()), n_k - 1)
-        yield some, keys[start : max(start + 1, int(high[some].max()))]
+        rows.append(row + some[0])
+        columns.append(column)
+    return torch.cat(ranges), (torch.cat(rows), torch.cat(columns)), exact
 
 
 def _none_behind(keys: Tensor, cells: Tensor) -> Tensor:
@@ -189,9 +239,16 @@ def _on_all_axes(axes: int, compare: Callable[[int], Tensor]) -> Tensor:
 def _latest_in_time(first: Tensor, last: Tensor) -> Tensor:
     """For each cell the one that ends last among those that end in time, not behind its first position; −1: none."""
     order = last.sum(-1).argsort(stable=True)
+    if first.shape[1] == 1:
+        found = torch.searchsorted(last[order, 0].contiguous(), first[:, 0].contiguous(), right=True) - 1
+        return torch.where(found >= 0, order[found.clamp_min(0)], -1)
     latest = []
     for some in first.split(max(1, PAIRS_AT_ONCE // max(1, len(last)))):
         in_time = _none_behind(last[order], some)
         found = len(order) - 1 - in_time.flip(-1).int().argmax(-1)
         latest.append(torch.where(in_time.any(-1), order[found], -1))
     return torch.cat(latest)
+
+
+def _ascends(x: Tensor) -> bool:
+    return bool((x.diff(dim=0) >= 0).all())

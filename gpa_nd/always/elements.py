@@ -19,7 +19,8 @@ class GlobalElements(AlwaysOn):
     """The groups of some key elements, for every cell: the first few of a stream (attention sinks), or landmarks.
 
     Args:
-        elements: (n,) numbers of key elements, row-major; the whole group of each is always on.
+        elements: (n,) numbers of key elements, row-major; the whole group of each is always on. What a shorter structure
+            does not have is left out there.
 
     Raises:
         TypeError: ``elements`` is not an integer tensor.
@@ -50,7 +51,7 @@ class GlobalElements(AlwaysOn):
         """The groups that hold the elements, for every cell.
 
         Raises:
-            ValueError: an element that the keys do not have.
+            ValueError: keys that have none of the elements.
         """
         return self.packed_keys(cells, (query_shape,), key_downsampler, (key_shape,))
 
@@ -60,18 +61,19 @@ class GlobalElements(AlwaysOn):
         """The groups that hold the elements of each structure, for every cell of it.
 
         Raises:
-            ValueError: an element that the keys of a structure do not have.
+            ValueError: no structure has any of the elements.
         """
         counts = torch.tensor([prod(shape) for shape in key_shapes])
-        if int(self.elements.max()) >= int(counts.min()):
+        there = self.elements < counts[:, None]
+        if int(counts.max()) and not bool(there.any()):
             raise ValueError(
-                f"elements: expected numbers below {int(counts.min())}, the keys of shape "
-                f"{tuple(key_shapes[int(counts.argmin())])}, got {int(self.elements.max())}"
+                f"elements: expected numbers below {int(counts.max())}, the keys of shape "
+                f"{tuple(key_shapes[int(counts.argmax())])}, got {int(self.elements.min())} and more"
             )
         groups = key_downsampler.packed_groups(key_shapes).to(cells.order.device)
         elements = (counts.cumsum(0) - counts)[:, None] + self.elements  # of each structure
         of_structure = torch.arange(len(counts)).repeat_interleave(torch.tensor([prod(s) for s in query_shapes]))
         of_cell = of_structure.to(cells.order.device)[cells.order[cells.offsets[:-1]]]
-        keys = groups.labels[elements.to(cells.order.device)][of_cell]
-        cell = torch.arange(len(cells), device=keys.device)[:, None].expand_as(keys)
-        return table_of(cell.flatten(), keys.flatten(), len(cells))
+        there, elements = (x.to(cells.order.device)[of_cell] for x in (there, elements))
+        cell = torch.arange(len(cells), device=of_cell.device)[:, None].expand_as(elements)
+        return table_of(cell[there], groups.labels[elements[there]], len(cells))

@@ -92,6 +92,8 @@ class GridNeighbourhood(AlwaysOn):
             widths.append(last - first + 1)
         cell, key = [], []
         number = torch.arange(len(cells), device=device)
+        if not len(cells):
+            return table_of(number, number, 0)
         for steps in itertools.product(*(range(int(width.max())) for width in widths)):
             inside, block = torch.ones_like(number, dtype=torch.bool), torch.zeros_like(number)
             for start, width, step, size in zip(starts, widths, steps, blocks, strict=True):

@@ -31,9 +31,12 @@ def key_bias_of(key_mask: Tensor | None, key_bias: Tensor | None, k: Tensor) -> 
         key_bias = key_bias.to(wide(k.dtype))
     if key_mask is None:
         return key_bias
-    if key_bias is None:
-        key_bias = torch.zeros((), dtype=wide(k.dtype), device=k.device).expand(k.shape[:3])
-    return key_bias.masked_fill(~key_mask[:, None], -torch.inf)
+    hidden = ~key_mask[:, None]
+    if key_bias is None:  # one for all heads
+        return torch.zeros(hidden.shape, dtype=wide(k.dtype), device=k.device).masked_fill_(
+            hidden, -torch.inf
+        ).expand(k.shape[:3])
+    return key_bias.masked_fill(hidden, -torch.inf)
 
 
 def hide(x: Tensor, bias: Tensor | None) -> Tensor:
@@ -43,9 +46,13 @@ def hide(x: Tensor, bias: Tensor | None) -> Tensor:
 
 def coarse_bias(bias: Float[Tensor, "b h_k n_k"], groups: Partition) -> CoarseBias:
     """The bias of coarse keys: masked keys do not enter the means."""
+    if bias.stride(1) == 0 and bias.shape[1] > 1:  # one for all heads
+        alone = coarse_bias(bias[:, :1], groups)
+        return CoarseBias(*(x.expand(-1, bias.shape[1], -1) for x in (alone.added, alone.share)))
     seen = ~bias.isneginf()
     share = groups.mean(seen.to(bias.dtype)[..., None])[..., 0]
     nothing = share == 0
     share = share.masked_fill(nothing, 1)
     added = groups.mean(bias.masked_fill(~seen, 0)[..., None])[..., 0] / share
+    added = added.clamp_min(torch.finfo(bias.dtype).min)  # a sum may overflow, which is no mask
     return CoarseBias(added.masked_fill(nothing, -torch.inf), share)

@@ -15,7 +15,7 @@ from gpa_nd.engine import Affinity, Backend, gpa_attention
 from gpa_nd.engine.arguments import check_choices, check_key_bias, check_structured
 from gpa_nd.layout import Layout
 from gpa_nd.nn.packing import check_jagged, check_total, checked_pack, jagged
-from gpa_nd.nn.structure import Shapes, Structure, check_causal, check_operator, checked_levels, enough, per_axis
+from gpa_nd.nn.structure import Shapes, Structure, check_causal, check_operator, checked_levels, enough
 from gpa_nd.ops.base import Downsampler, IndexUpsampler, Shape
 from gpa_nd.partition import lasting
 from gpa_nd.partitioners.base import Partitioner
@@ -82,15 +82,26 @@ class GPA(nn.Module):
         check_operator("key_upsampler", key_upsampler, IndexUpsampler)
         check_choices(scale, affinity, backend)
         check_causal(causal, levels)
+        if isinstance(always, AlwaysOn):
+            raise TypeError(f"always: expected a sequence of them, got one {type(always).__name__}")
         for each in always:
             check_operator("always", each, AlwaysOn)
         self.partitioner, self.downsampler = partitioner, downsampler
         self.key_downsampler, self.key_upsampler = key_downsampler, key_upsampler
-        self.kappa, self.causal, self.always = kappa, causal, tuple(always)
-        self.scale, self.affinity = scale, affinity
+        self.kappa, self.scale, self.affinity = kappa, scale, affinity
         self.enable_gqa, self.backend = enable_gqa, backend
-        self._structure = Structure(levels, key_upsampler, self.always, causal)
+        self._structure = Structure(levels, key_upsampler, tuple(always), causal)
         self._kept = SimpleNamespace()  # layouts, the one that was asked for last at the end
+
+    @property
+    def causal(self) -> bool | tuple[bool, ...]:
+        """The axes along which a query sees nothing behind it."""
+        return self._structure.causal
+
+    @property
+    def always(self) -> tuple[AlwaysOn, ...]:
+        """What is attended to beside the selected coarse keys."""
+        return self._structure.always
 
     def layout(self, query_shape: Shape, key_shape: Shape, device: torch.device | str = "cpu") -> Layout:
         """The layout for these shapes; the last few are kept.
@@ -284,8 +295,9 @@ class GPA(nn.Module):
         """What the module was made with."""
         more = "" if self.key_downsampler is self.downsampler else f"key_downsampler={self.key_downsampler}, "
         more += f"kappa={self.kappa}, "
-        more += f"causal={self.causal}, " if any(per_axis(self.causal, 1)) else ""
+        more += f"causal={self.causal}, " if self.causal else ""
         more += f"always={list(self.always)}, " if self.always else ""
+        more += "enable_gqa=True, " if self.enable_gqa else ""
         return (
             f"{self.partitioner}, {self.downsampler}, {more}scale={self.scale}, affinity={self.affinity!r}, "
             f"backend={self.backend!r}"

@@ -143,7 +143,8 @@ def checked_levels(
         check_int("kappa", number, at_least=1)
     for name, count in ((name, len(values)) for name, values in (*each.items(), ("kappa", kappas))):
         if count != levels or not count:
-            raise ValueError(f"{name}: expected one for each of {levels} levels, as partitioner has, got {count}")
+            expected = f"one for each of {levels} levels, as partitioner has" if levels else "at least one"
+            raise ValueError(f"{name}: expected {expected}, got {count}")
     return tuple(Level(*operators) for operators in zip(*each.values(), strict=True))
 
 
@@ -176,7 +177,7 @@ def per_axis(causal: bool | tuple[bool, ...], axes: int) -> tuple[bool, ...]:
     """
     if isinstance(causal, bool):
         return (causal,) * axes
-    if axes != len(causal) and axes > 1:
+    if axes != len(causal):
         raise ValueError(f"causal: expected one bool for each of {axes} axes, got {causal}")
     return causal
 
