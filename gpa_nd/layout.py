@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, field
-from functools import cached_property
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
 from gpa_nd.checks import check_integers
-from gpa_nd.partition import Partition, lasting
+from gpa_nd.partition import Partition
 
 
 @dataclass(eq=False, repr=False)
@@ -44,6 +43,8 @@ class Layout:
             queries and coarse keys of this one; what it selects is what the cells of this one choose from.
         rankers: the coarse queries that rank for each cell: those of ``query_cells``, in the order of ``ranked_by``.
         host_ranges: ``key_ranges`` on the CPU, so that no call has to wait for a GPU.
+        parents: the cell of ``coarser`` that holds the first coarse query of each cell.
+        children: the coarse keys under each one of ``coarser``; short rows end in −1.
 
     Raises:
         TypeError: an argument is not a :class:`Partition`, or what should be an integer tensor is none.
@@ -72,6 +73,8 @@ class Layout:
     coarser: Layout | None = None
     rankers: Partition = field(init=False)
     host_ranges: Int[Tensor, "m 2"] | None = field(init=False)
+    parents: Int[Tensor, " m"] | None = field(init=False, default=None)
+    children: Int[Tensor, "n_k_above most"] | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         for name in ("query_groups", "query_cells", "key_groups", "key_members"):
@@ -117,6 +120,9 @@ class Layout:
             )
         self.rankers = self.query_cells if self.ranked_by is None else self.query_cells.lists(self.ranked_by)
         self.host_ranges = None if self.key_ranges is None else self.key_ranges.cpu()
+        if self.coarser is not None:
+            first = self.query_cells.order[self.query_cells.offsets[:-1]]
+            self.parents, self.children = self.coarser.fine_cells.labels[first], self.coarser.members.table
 
     def __repr__(self) -> str:
         q, cells, k = self.query_groups, self.query_cells, self.key_groups
@@ -151,15 +157,6 @@ class Layout:
     def levels(self) -> int:
         """How many times keys are selected: 1, and one more for each coarser layout."""
         return 1 if self.coarser is None else 1 + self.coarser.levels
-
-    @cached_property
-    @lasting()
-    def parents(self) -> Int[Tensor, " m"]:
-        """(m,) the cell of :attr:`coarser` that holds the first coarse query of each cell."""
-        if self.coarser is None:
-            raise ValueError("parents: this layout has no coarser one")
-        first = self.query_cells.order[self.query_cells.offsets[:-1]]
-        return self.coarser.fine_cells.labels[first]
 
     @classmethod
     def concat(cls, layouts: Sequence[Layout]) -> Layout:

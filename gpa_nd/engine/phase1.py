@@ -37,16 +37,14 @@ def select(
     k = hide(k, bias)
     coarse = None if bias is None else coarse_bias(bias, layout.key_groups)
     candidates, spoilt = None, None
-    if layout.coarser is not None:
+    if layout.coarser is not None and layout.parents is not None and layout.children is not None:
         q_low, k_low = pool(q, layout.query_groups), pool(k, layout.key_groups)
         if coarse is not None:
             k_low = (k_low / coarse.share[..., None]).to(k.dtype)
         above = select(q_low, k_low, layout.coarser, kappas[1:], None if coarse is None else coarse.added, rank, pool)
         above = above.index_select(2, layout.parents)
         spoilt = (above == -2).any(-1, keepdim=True)
-        candidates = torch.where(above[..., None] >= 0, layout.coarser.members.table[above.clamp_min(0)], -1).flatten(
-            -2
-        )
+        candidates = torch.where(above[..., None] >= 0, layout.children[above.clamp_min(0)], -1).flatten(-2)
     always = layout.always
     if always is None:
         chosen = rank(q, k, layout, kappas[0], coarse, candidates)

@@ -21,7 +21,7 @@ class Block:
         cells: (p,) the number of the cell.
         elements: (p, size) its elements; a shorter cell repeats its last one, so that what is computed there stays
             within the cell.
-        real: (p, size) whether an element is there for the first time; None if all cells have this size.
+        real: (p, size) whether an element is there for the first time; None if all of the cells have this size.
     """
 
     heads: Int[Tensor, " p"]
@@ -61,13 +61,13 @@ class CellBlocks:
         else:
             sizes = sizes.sort(descending=True).values
             self.by_size = partition.sizes.sort(descending=True, stable=True).indices
-        self.spans: list[tuple[int, int, int]] = []
+        self.spans: list[tuple[int, int, int, bool]] = []
         start, ascending = 0, -sizes
         while start < len(sizes) * heads:
             size = int(sizes[start // heads])
             half_as_large = int(torch.searchsorted(ascending, -((size + 1) // 2), right=True)) * heads
             stop = min(half_as_large, start + max(1, limit // (size * per_element + per_cell)))
-            self.spans.append((start, stop, size))
+            self.spans.append((start, stop, size, int(sizes[(stop - 1) // heads]) == size))
             start = stop
 
     def __iter__(self) -> Iterator[Block]:
@@ -76,13 +76,17 @@ class CellBlocks:
         device = part.order.device
         all_cells = self.by_size.repeat_interleave(self.heads)
         all_heads = torch.arange(self.heads, device=device).repeat(len(self.by_size))
-        for start, stop, size in self.spans:
+        for start, stop, size, alike in self.spans:
             heads, cells = all_heads[start:stop], all_cells[start:stop]
             if part.uniform:
                 yield Block(heads, cells, part.table.index_select(0, cells), None)
                 continue
-            place, last = torch.arange(size, device=device), part.sizes[cells, None] - 1
-            yield Block(heads, cells, part.order[part.offsets[cells, None] + place.minimum(last)], place <= last)
+            place, first = torch.arange(size, device=device), part.offsets[cells, None]
+            if alike:
+                yield Block(heads, cells, part.order[first + place], None)
+                continue
+            last = part.sizes[cells, None] - 1
+            yield Block(heads, cells, part.order[first + place.minimum(last)], place <= last)
 
 
 class Scratch:

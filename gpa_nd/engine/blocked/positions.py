@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import reduce
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -31,12 +33,12 @@ class Positions:
 
     def seen(
         self, query: Int[Tensor, "p s"], key: Int[Tensor, "p r"], seen: Bool[Tensor, "p 1 r"] | None
-    ) -> Bool[Tensor, "p s r"] | None:
+    ) -> Bool[Tensor, "p s r"]:
         """The keys that each query sees, of those that are seen at all."""
-        for of_queries, of_keys in zip(self.of_queries, self.of_keys, strict=True):
-            not_behind = of_keys[key][:, None] <= of_queries[query][..., None]
-            seen = not_behind if seen is None else not_behind.logical_and_(seen)
-        return seen
+        axes = zip(self.of_queries, self.of_keys, strict=True)
+        on_each = (of_keys[key][:, None] <= of_queries[query][..., None] for of_queries, of_keys in axes)
+        not_behind: Tensor = reduce(Tensor.logical_and_, on_each)
+        return not_behind if seen is None else not_behind.logical_and_(seen)
 
     def hide(
         self,

@@ -90,7 +90,8 @@ def _select_keys(
 
 @torch.library.impl("gpa_nd::blocked_pool", "CompositeExplicitAutograd")
 def _pool_each(x: Tensor, groups: list[Tensor]) -> Tensor:
-    return _pool(x, Partition.from_tensors(groups)).to(x.dtype).unflatten(0, x.shape[:2])
+    low = _pool(x, Partition.from_tensors(groups)).to(x.dtype)
+    return low.view(*x.shape[:2], *low.shape[1:])
 
 
 @torch.library.register_fake("gpa_nd::blocked_pool")
@@ -117,7 +118,8 @@ def _pool(x: Tensor, groups: Partition, share: Tensor | None = None) -> Float[Te
     if share is not None:
         low /= share.reshape(-1, 1)
     low = low.to(x.dtype).to(dtype)
-    return low.masked_fill_(~low.isfinite(), torch.nan).view(-1, len(groups), x.shape[-1])
+    low.masked_fill_(~low.isfinite(), torch.nan)
+    return low.view(-1, len(groups), x.shape[-1])
 
 
 def _in_order(groups: Partition) -> bool:
