@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -126,7 +126,9 @@ def _earlier(first: Tensor, last: Tensor, before: Sequence[Tensor] | None) -> Te
     check_integers("before", before[0])
     earlier = before[0].long().to(first.device)
     if earlier.shape != first.shape[:1]:
-        raise ValueError(f"before: expected shape ({len(first)},), one earlier cell for each, got {tuple(earlier.shape)}")
+        raise ValueError(
+            f"before: expected shape ({len(first)},), one earlier cell for each, got {tuple(earlier.shape)}"
+        )
     if len(earlier) and not (-1 <= int(earlier.min()) and int(earlier.max()) < len(earlier)):
         raise ValueError(
             f"before: expected cells −1 … {len(earlier) - 1}, got {int(earlier.min())} … {int(earlier.max())}"
@@ -144,9 +146,7 @@ def _parents(layout: Layout, coarser: Layout, first: Tensor, coarse_spans: Span)
     begins, _ = _spans(coarser.fine_cells, coarse_spans)
     in_time = (begins[above] <= first[layout.query_cells.labels]).all(-1)
     late = torch.where(in_time, 0, len(above)) + torch.arange(len(above), device=above.device)
-    chosen = late.new_zeros(len(first)).scatter_reduce_(
-        0, layout.query_cells.labels, late, "amin", include_self=False
-    )
+    chosen = late.new_zeros(len(first)).scatter_reduce_(0, layout.query_cells.labels, late, "amin", include_self=False)
     return above[chosen % max(1, len(above))], chosen < len(above)
 
 
@@ -159,9 +159,7 @@ def _spans(cells: Partition, of_elements: Span) -> Span:
     return ends[0], ends[1]
 
 
-def _visible(
-    layout: Layout, cells: Span, keys: Span, ranked: Tensor
-) -> tuple[Tensor, Tensor, bool]:
+def _visible(layout: Layout, cells: Span, keys: Span, ranked: Tensor) -> tuple[Tensor, Tensor, bool]:
     """What each cell may select, as ranges; what is always on; and whether the ranges say all."""
     (first, last), (key_first, key_last) = cells, keys
     number = torch.arange(len(first), device=layout.device)

@@ -41,9 +41,11 @@ class Layout:
         ranked_by: (m,) int64, the cell whose coarse queries rank the coarse keys for each cell; itself by default.
         coarser: the layout by which Phase 1 itself is done (more than two levels). Its queries and keys are the coarse
             queries and coarse keys of this one; what it selects is what the cells of this one choose from.
+        parents: (m,) int64, the cell of ``coarser`` that chooses for each cell; by default the one that holds its first
+            coarse query.
         rankers: the coarse queries that rank for each cell: those of ``query_cells``, in the order of ``ranked_by``.
         host_ranges: ``key_ranges`` on the CPU, so that no call has to wait for a GPU.
-        parents: the cell of ``coarser`` that holds the first coarse query of each cell.
+        most_visible: the most coarse keys that any cell may select from, as ranges tell it.
         children: the coarse keys under each one of ``coarser``; short rows end in −1.
 
     Raises:
@@ -71,9 +73,10 @@ class Layout:
     coarse_positions: tuple[Int[Tensor, "m axes"], Int[Tensor, "n_k_low axes"]] | None = None
     ranked_by: Int[Tensor, " m"] | None = None
     coarser: Layout | None = None
+    parents: Int[Tensor, " m"] | None = None
     rankers: Partition = field(init=False)
     host_ranges: Int[Tensor, "m 2"] | None = field(init=False)
-    parents: Int[Tensor, " m"] | None = field(init=False, default=None)
+    most_visible: int = field(init=False)
     children: Int[Tensor, "n_k_above most"] | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
@@ -97,6 +100,9 @@ class Layout:
         m, n_k = len(self.query_cells), len(self.key_groups)
         if self.always is not None:
             _check_numbers("always", self.always, (m, None), -1, n_k)
+            ordered = self.always.sort(dim=-1).values
+            if bool(((ordered.diff(dim=-1) == 0) & (ordered[:, 1:] >= 0)).any()):
+                raise ValueError("always: expected distinct coarse keys in every row, got one twice")
             self.always = self.always if self.always.shape[1] else None
         if self.ranked_by is not None:
             _check_numbers("ranked_by", self.ranked_by, (m,), 0, m)
@@ -111,18 +117,24 @@ class Layout:
         devices = {str(t.device) for t in tensors if t is not None}
         if len(devices | ({str(self.coarser.device)} if self.coarser else set())) > 1:
             raise ValueError(f"layout: expected all of its parts on one device, got {' and '.join(sorted(devices))}")
-        if self.fine_cells is None:
+        given = self.fine_cells is not None
+        if not given:
             self.fine_cells = self.query_groups.then(self.query_cells)
         got = len(self.fine_cells), self.fine_cells.num_elements
         if got != (expected := (len(self.query_cells), self.query_groups.num_elements)):
             raise ValueError(
                 f"fine_cells: expected {expected[0]} cells of {expected[1]} queries, got {got[0]} of {got[1]}"
             )
+        if given and not self.fine_cells.labels.equal(self.query_cells.labels[self.query_groups.labels]):
+            raise ValueError("fine_cells: expected the cells of query_groups.then(query_cells), got others")
         self.rankers = self.query_cells if self.ranked_by is None else self.query_cells.lists(self.ranked_by)
         self.host_ranges = None if self.key_ranges is None else self.key_ranges.cpu()
+        self.most_visible = n_k if self.host_ranges is None else int(self.host_ranges.diff().amax()) if m else 0
         if self.coarser is not None:
-            first = self.query_cells.order[self.query_cells.offsets[:-1]]
-            self.parents, self.children = self.coarser.fine_cells.labels[first], self.coarser.members.table
+            if self.parents is None:
+                self.parents = self.coarser.fine_cells.labels[self.query_cells.order[self.query_cells.offsets[:-1]]]
+            self._check_parents(self.coarser, self.parents)
+            self.children = self.coarser.members.table
 
     def __repr__(self) -> str:
         q, cells, k = self.query_groups, self.query_cells, self.key_groups
@@ -201,10 +213,10 @@ class Layout:
             return layouts[0]
         cells, keys = [len(x.query_cells) for x in layouts], [len(x.key_groups) for x in layouts]
         device = layouts[0].device
-        first_cell, first_key = (
-            torch.tensor([0, *counts]).cumsum(0)[:-1].to(device).repeat_interleave(torch.tensor(cells, device=device))
-            for counts in (cells, keys)
-        )
+        first_key = torch.tensor([0, *keys]).cumsum(0)[:-1].to(device)
+        first_key = first_key.repeat_interleave(torch.tensor(cells, device=device))
+        coarser = [x.coarser for x in layouts if x.coarser is not None]
+        parents = [x.parents for x in layouts if x.parents is not None]
         ranges = torch.cat([x.key_ranges if x.key_ranges is not None else x._all_keys() for x in layouts])
         always = None
         if any(x.always is not None for x in layouts):
@@ -215,7 +227,7 @@ class Layout:
         if any(x.ranked_by is not None for x in layouts):
             own = (torch.arange(m, device=device) for m in cells)
             of_each = [x.ranked_by if x.ranked_by is not None else o for x, o in zip(layouts, own, strict=True)]
-            ranked_by = torch.cat(of_each) + first_cell
+            ranked_by = _one_behind_another(of_each, cells)
         return cls(
             Partition.concat([x.query_groups for x in layouts]),
             Partition.concat([x.query_cells for x in layouts]),
@@ -227,7 +239,8 @@ class Layout:
             _joined([x.positions for x in layouts]),
             _joined([x._coarse_positions(axes) for x in layouts for axes in coarse_axes]),
             ranked_by,
-            None if layouts[0].coarser is None else cls.concat([x.coarser for x in layouts if x.coarser is not None]),
+            cls.concat(coarser) if coarser else None,
+            _one_behind_another(parents, [len(x.query_cells) for x in coarser]) if coarser else None,
         )
 
     def _all_keys(self) -> Tensor:
@@ -238,13 +251,6 @@ class Layout:
         if self.always is not None:
             padded[:, : self.always.shape[1]] = self.always
         return padded
-
-    @cached_property
-    def most_visible(self) -> int:
-        """The most coarse keys that any cell may select from."""
-        if self.host_ranges is None:
-            return len(self.key_groups)
-        return int(self.host_ranges.diff().max()) if len(self.host_ranges) else 0
 
     def _coarse_positions(self, axes: int) -> tuple[Tensor, Tensor]:
         """Those that there are, or such that nothing is behind anything."""
@@ -259,6 +265,15 @@ class Layout:
         got = coarser.query_groups.num_elements, coarser.key_groups.num_elements
         if got != (expected := (len(self.query_groups), len(self.key_groups))):
             raise ValueError(f"coarser: expected a layout of {expected[0]} queries and {expected[1]} keys, got {got}")
+
+    def _check_parents(self, coarser: Layout, parents: Tensor) -> None:
+        _check_numbers("parents", parents, (len(self.query_cells),), 0, len(coarser.query_cells))
+        labels = self.query_cells.labels
+        holds = (coarser.fine_cells.labels == parents[labels]).int()
+        if not bool((torch.zeros_like(parents, dtype=torch.int32).index_add_(0, labels, holds) > 0).all()):
+            raise ValueError(
+                "parents: expected, for every cell, a cell of coarser that holds one of its coarse queries"
+            )
 
     def _check_members(self, members: Partition) -> None:
         if len(members) != len(self.key_groups):
@@ -316,6 +331,12 @@ def _check_positions(
             f"{of_each[1].shape[1]}"
         )
     return of_each[0], of_each[1]
+
+
+def _one_behind_another(numbers: Sequence[Tensor], counts: Sequence[int]) -> Tensor:
+    """Numbers within each structure as numbers within all of them, given how many there are in each."""
+    before = torch.tensor([0, *counts]).cumsum(0).tolist()
+    return torch.cat([x + start for x, start in zip(numbers, before[:-1], strict=True)])
 
 
 def _joined(pairs: Sequence[tuple[Tensor, Tensor] | None]) -> tuple[Tensor, Tensor] | None:

@@ -14,7 +14,8 @@ from gpa_nd.partitioners import GridPartitioner
 def test_a_cell_selects_among_what_the_cell_above_it_selected(backend):
     """12 groups of 2 in 4 groups of 3; the upper cells see only the group of groups that is planted for them."""
     layout = gpa_nd.audio(2, 4, (1, 1)).layout((24,), (24,))
-    layout = replace(layout, coarser=GPA(GridPartitioner(2), GridDownsampler(3), kappa=1).layout((12,), (12,)))
+    above = GPA(GridPartitioner(2), GridDownsampler(3), kappa=1).layout((12,), (12,))
+    layout = replace(layout, coarser=above, parents=None)
     codes = 90 * torch.eye(12, dtype=torch.float64)
     k = codes.repeat_interleave(2, 0)[None, None]
     wanted = [4, 5, 9, 10]  # by the four cells; the upper cells are 0, 1 and 2, 3, and find groups 3–5 and 9–11

@@ -19,8 +19,8 @@ class GlobalElements(AlwaysOn):
     """The groups of some key elements, for every cell: the first few of a stream (attention sinks), or landmarks.
 
     Args:
-        elements: (n,) numbers of key elements, row-major; the whole group of each is always on. What a shorter structure
-            does not have is left out there.
+        elements: (n,) numbers of key elements, row-major; the whole group of each is always on. What a shorter
+            structure does not have is left out there.
 
     Raises:
         TypeError: ``elements`` is not an integer tensor.

@@ -33,9 +33,11 @@ def key_bias_of(key_mask: Tensor | None, key_bias: Tensor | None, k: Tensor) -> 
         return key_bias
     hidden = ~key_mask[:, None]
     if key_bias is None:  # one for all heads
-        return torch.zeros(hidden.shape, dtype=wide(k.dtype), device=k.device).masked_fill_(
-            hidden, -torch.inf
-        ).expand(k.shape[:3])
+        return (
+            torch.zeros(hidden.shape, dtype=wide(k.dtype), device=k.device)
+            .masked_fill_(hidden, -torch.inf)
+            .expand(k.shape[:3])
+        )
     return key_bias.masked_fill(hidden, -torch.inf)
 
 

@@ -177,8 +177,8 @@ class GPA(nn.Module):
         """Attend from every query to the keys that are relevant to its cell.
 
         Args:
-            q: ``(B, H, *query_shape, c)`` queries; or, as k and v, a nested tensor of layout ``torch.jagged``: sequences
-                (H, length, c) as :func:`torch.nn.functional.scaled_dot_product_attention` takes them.
+            q: ``(B, H, *query_shape, c)`` queries; or, as k and v, a nested tensor of layout ``torch.jagged``:
+                sequences (H, length, c) as :func:`torch.nn.functional.scaled_dot_product_attention` takes them.
             k: ``(B, H, *key_shape, c)`` keys.
             v: ``(B, H, *key_shape, c_v)`` values.
             key_mask: ``(B, *key_shape)`` bool, False for keys that nobody sees, such as padding.

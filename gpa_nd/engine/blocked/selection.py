@@ -119,7 +119,8 @@ def _pool(x: Tensor, groups: Partition, share: Tensor | None = None) -> Float[Te
         low /= share.reshape(-1, 1)
     low = low.to(x.dtype).to(dtype)
     low.masked_fill_(~low.isfinite(), torch.nan)
-    return low.view(-1, len(groups), x.shape[-1])
+    means: Tensor = low.view(-1, len(groups), x.shape[-1])
+    return means
 
 
 def _in_order(groups: Partition) -> bool:
