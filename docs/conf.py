@@ -55,7 +55,7 @@ html_css_files = ["extra.css"]
 html_math_renderer = "mathml"
 
 # There is no network while building, so that other projects' names cannot be looked up; 'm 2' is a jaxtyping shape.
-nitpick_ignore_regex = [("py:.*", r"(abc|collections|jaxtyping|torch)\..*|Tensor|'.*'")]
+nitpick_ignore_regex = [("py:.*", r"(abc|collections|jaxtyping|torch|torch_geometric)\..*|Tensor|'.*'")]
 
 
 def mathml(latex: str, as_block: bool = False) -> str:

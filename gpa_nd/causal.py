@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import torch
@@ -99,7 +99,7 @@ def _causal(layout: Layout, of_queries: Span, of_keys: Span, before: Sequence[Te
     first, last = _spans(layout.fine_cells, of_queries)
     key_first, key_last = _spans(layout.key_groups, of_keys)
     own = torch.arange(len(first), device=layout.device)
-    ranked_by = torch.where((first == last).all(-1), own, _earlier(first, last, before))
+    ranked_by = torch.where((first == last).all(-1), own, _earlier(layout, first, last, before))
     coarser, parents, ranked = layout.coarser, None, ranked_by >= 0
     if coarser is not None:
         rest = None if before is None else before[1:]
@@ -119,10 +119,10 @@ def _causal(layout: Layout, of_queries: Span, of_keys: Span, before: Sequence[Te
     )
 
 
-def _earlier(first: Tensor, last: Tensor, before: Sequence[Tensor] | None) -> Tensor:
+def _earlier(layout: Layout, first: Tensor, last: Tensor, before: Sequence[Tensor] | None) -> Tensor:
     """For each cell one that ends before it begins, or where it does; −1 for none."""
     if before is None:
-        return _latest_in_time(first, last)
+        return _latest_in_time(layout, first, last)
     check_integers("before", before[0])
     earlier = before[0].long().to(first.device)
     if earlier.shape != first.shape[:1]:
@@ -162,59 +162,80 @@ def _spans(cells: Partition, of_elements: Span) -> Span:
 def _visible(layout: Layout, cells: Span, keys: Span, ranked: Tensor) -> tuple[Tensor, Tensor, bool]:
     """What each cell may select, as ranges; what is always on; and whether the ranges say all."""
     (first, last), (key_first, key_last) = cells, keys
-    number = torch.arange(len(first), device=layout.device)
-    pairs = []
+    whole = torch.tensor([0, len(key_first)], device=layout.device).expand(len(first), 2)
+    start, stop = (whole if layout.key_ranges is None else layout.key_ranges.long()).unbind(1)
+    in_order = first.shape[1] == 1 and _ascends(key_first, start, stop) and _ascends(key_last, start, stop)
+    find = _runs if in_order else _one_by_one
+    ranges, row, column, exact = find(cells, keys, start, stop, ranked)
     if layout.always is not None:
-        here, place = ((layout.always >= 0) & _each_not_behind(key_first, layout.always, last)).nonzero(as_tuple=True)
-        pairs.append((here, layout.always[here, place]))
-    if first.shape[1] == 1 and _ascends(key_first) and _ascends(key_last):
-        found = _in_order(layout, first[:, 0], last[:, 0], key_first[:, 0], key_last[:, 0], ranked)
-    else:
-        found = _one_by_one(layout, cells, keys, ranked)
-    ranges, more, exact = found
-    row, column = (torch.cat(parts) for parts in zip(*pairs, more, strict=True))
-    return ranges, table_of(row, column, len(number)), exact
+        kept = (layout.always >= 0) & _each_not_behind(key_first, layout.always, last)
+        here, place = kept.nonzero(as_tuple=True)
+        row, column = torch.cat([row, here]), torch.cat([column, layout.always[here, place]])
+    return ranges, table_of(row, column, len(first)), exact
 
 
-def _in_order(
-    layout: Layout, first: Tensor, last: Tensor, key_first: Tensor, key_last: Tensor, ranked: Tensor
-) -> tuple[Tensor, tuple[Tensor, Tensor], bool]:
-    """Where coarse keys stand in their order on one axis, what is past and what overlaps a cell are runs of them."""
-    start, stop = torch.zeros_like(first), torch.full_like(first, len(key_first))
-    if layout.key_ranges is not None:
-        start, stop = layout.key_ranges.long().unbind(-1)
-    past = torch.searchsorted(key_last.contiguous(), first, right=True).clamp(start, stop)
-    reached = torch.searchsorted(key_first.contiguous(), last, right=True).clamp(past, stop)
-    always_from = torch.where(ranked, past, start)
-    sizes = reached - always_from
+def _runs(cells: Span, keys: Span, start: Tensor, stop: Tensor, ranked: Tensor) -> tuple[Tensor, Tensor, Tensor, bool]:
+    """Where coarse keys stand in their order on one axis, those that are past, and those that overlap, are runs."""
+    (first, last), (key_first, key_last) = ([x[:, 0] for x in span] for span in (cells, keys))
+    past = _bisect(key_last, first, start, stop)
+    reached = _bisect(key_first, last, past, stop)
+    since = torch.where(ranked, past, start)  # with nobody to rank them, all are on
+    sizes = reached - since
     row = torch.arange(len(first), device=first.device).repeat_interleave(sizes)
-    column = torch.arange(len(row), device=row.device) - (sizes.cumsum(0) - sizes)[row] + always_from[row]
-    empty = (past == start) | ~ranked
-    ranges = torch.stack([start, past], dim=-1).masked_fill(empty[:, None], 0)
-    return ranges, (row, column), True
+    column = torch.arange(len(row), device=row.device) - (sizes.cumsum(0) - sizes)[row] + since[row]
+    nothing = (past == start) | ~ranked
+    return torch.stack([start, past], dim=1).masked_fill(nothing[:, None], 0), row, column, True
 
 
-def _one_by_one(layout: Layout, cells: Span, keys: Span, ranked: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor], bool]:
-    """The same by comparing every cell with every coarse key, some cells at a time."""
+def _bisect(ascending: Tensor, target: Tensor, start: Tensor, stop: Tensor) -> Tensor:
+    """For each target the first place in its own range whose number is greater; the end if there is none."""
+    low, high = start.clone(), stop.clone()
+    for _ in range(max(1, len(ascending)).bit_length()):
+        middle = (low + high) // 2
+        below = (ascending[middle.clamp_max(len(ascending) - 1)] <= target) & (low < high)
+        low, high = torch.where(below, middle + 1, low), torch.where(below | (low >= high), high, middle)
+    return low
+
+
+def _ascends(x: Tensor, start: Tensor, stop: Tensor) -> bool:
+    """Whether positions (n, 1) ascend within every range."""
+    if not len(x):
+        return False
+    falls = torch.cat([x.new_zeros(1), (x[1:, 0] < x[:-1, 0]).long()]).cumsum(0)
+    return bool(((falls[(stop - 1).clamp_min(0)] == falls[start.clamp_max(len(x) - 1)]) | (start >= stop)).all())
+
+
+def _one_by_one(
+    cells: Span, keys: Span, start: Tensor, stop: Tensor, ranked: Tensor
+) -> tuple[Tensor, Tensor, Tensor, bool]:
+    """The same by comparing cells with all coarse keys that they may see, some cells at a time."""
     (first, last), (key_first, key_last) = cells, keys
-    number = torch.arange(len(key_first), device=layout.device)
-    ranges, rows, columns, exact = [], [], [], True
-    for some in torch.arange(len(first), device=layout.device).split(max(1, PAIRS_AT_ONCE // max(1, len(number)))):
-        there = torch.ones(len(some), len(number), dtype=torch.bool, device=layout.device)
-        if layout.key_ranges is not None:
-            there = (layout.key_ranges[some, :1] <= number) & (number < layout.key_ranges[some, 1:])
-        past = there & _none_behind(key_last, first[some])
-        always = there & ~past & _none_behind(key_first, last[some])
-        always |= past & ~ranked[some, None]  # with nobody to rank them
+    ranges, rows, columns, exact = [start.new_zeros(0, 2)], [start[:0]], [start[:0]], True
+    for some, number in _blocks(start, stop, len(key_first)):
+        there = (start[some, None] <= number) & (number < stop[some, None])
+        past = there & _none_behind(key_last[number], first[some])
+        always = there & ~past & _none_behind(key_first[number], last[some])
+        always |= past & ~ranked[some, None]
         past &= ranked[some, None]
-        start = torch.where(past.any(-1), past.int().argmax(-1), 0)
-        stop = torch.where(past.any(-1), len(number) - past.flip(-1).int().argmax(-1), 0)
-        exact &= bool((past.sum(-1) == stop - start).all())
-        ranges.append(torch.stack([start, stop], dim=-1))
+        seen = past.any(-1, keepdim=True)
+        ends = torch.stack([past.int().argmax(-1), len(number) - past.flip(-1).int().argmax(-1)], dim=1)
+        exact &= bool((past.sum(-1) == (ends.diff()[:, 0] * seen[:, 0])).all())
+        ranges.append(torch.where(seen, ends + number[:1], 0))
         row, column = always.nonzero(as_tuple=True)
-        rows.append(row + some[0])
-        columns.append(column)
-    return torch.cat(ranges), (torch.cat(rows), torch.cat(columns)), exact
+        rows.append(some[row])
+        columns.append(number[column])
+    return torch.cat(ranges), torch.cat(rows), torch.cat(columns), exact
+
+
+def _blocks(start: Tensor, stop: Tensor, n_k: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Cells, and all coarse keys that they may see: of structures side by side not those of the others."""
+    cells, keys = torch.arange(len(start), device=start.device), torch.arange(n_k, device=start.device)
+    if not len(cells) or not n_k:
+        return
+    a_structure = len(cells) * int((stop - start).float().mean()) // n_k  # cells that see the same keys
+    for some in cells.split(max(1, min(PAIRS_AT_ONCE // n_k, max(256, a_structure)))):
+        low = min(int(start[some].min()), n_k - 1)
+        yield some, keys[low : max(low + 1, int(stop[some].max()))]
 
 
 def _none_behind(keys: Tensor, cells: Tensor) -> Tensor:
@@ -234,19 +255,22 @@ def _on_all_axes(axes: int, compare: Callable[[int], Tensor]) -> Tensor:
     return result
 
 
-def _latest_in_time(first: Tensor, last: Tensor) -> Tensor:
-    """For each cell the one that ends last among those that end in time, not behind its first position; −1: none."""
-    order = last.sum(-1).argsort(stable=True)
+def _latest_in_time(layout: Layout, first: Tensor, last: Tensor) -> Tensor:
+    """For each cell the one that ends last among those of its structure that end in time, or where it begins; or −1."""
+    structure = torch.zeros_like(first[:, 0])
+    if layout.key_ranges is not None:  # structures side by side differ in what they see
+        structure = layout.key_ranges.unique(dim=0, return_inverse=True)[1]
     if first.shape[1] == 1:
-        found = torch.searchsorted(last[order, 0].contiguous(), first[:, 0].contiguous(), right=True) - 1
-        return torch.where(found >= 0, order[found.clamp_min(0)], -1)
+        rank = torch.cat([first, last])[:, 0].unique(return_inverse=True)[1]  # positions may be any numbers
+        begins, ends = (rank + structure.repeat(2) * (len(rank) + 1)).view(2, -1)
+        ends, order = ends.sort(stable=True)
+        found = torch.searchsorted(ends, begins, right=True) - 1
+        latest = order[found.clamp_min(0)]
+        return torch.where((found >= 0) & (structure[latest] == structure), latest, -1)
+    order = last.sum(-1).argsort(stable=True)
     latest = []
-    for some in first.split(max(1, PAIRS_AT_ONCE // max(1, len(last)))):
-        in_time = _none_behind(last[order], some)
+    for some in torch.arange(len(first), device=first.device).split(max(1, PAIRS_AT_ONCE // max(1, len(last)))):
+        in_time = _none_behind(last[order], first[some]) & (structure[order] == structure[some, None])
         found = len(order) - 1 - in_time.flip(-1).int().argmax(-1)
         latest.append(torch.where(in_time.any(-1), order[found], -1))
-    return torch.cat(latest)
-
-
-def _ascends(x: Tensor) -> bool:
-    return bool((x.diff(dim=0) >= 0).all())
+    return torch.cat([first.new_zeros(0), *latest])

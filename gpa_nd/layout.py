@@ -167,7 +167,7 @@ class Layout:
 
     @property
     def levels(self) -> int:
-        """How many times keys are selected: 1, and one more for each coarser layout."""
+        """How many times keys are selected, 1 and one more for each coarser layout."""
         return 1 if self.coarser is None else 1 + self.coarser.levels
 
     @classmethod

@@ -25,7 +25,7 @@ CODES = 6
 
 # %%
 # Districts that are asked, and districts that know
-# -------------------------------------------
+# -------------------------------------------------
 #
 # A graph is a winding road through 4 to 12 districts of 5 to 14 nodes. Half of the districts know a colour. Each of
 # them has a partner somewhere on the road that bears the same code, and is asked for that colour.

@@ -177,7 +177,7 @@ class GPA(nn.Module):
         """Attend from every query to the keys that are relevant to its cell.
 
         Args:
-            q: ``(B, H, *query_shape, c)`` queries; or, as k and v, a nested tensor of layout ``torch.jagged``:
+            q: ``(B, H, *query_shape, c)`` queries; or, as k and v, a nested tensor of layout ``torch.jagged``, of
                 sequences (H, length, c) as :func:`torch.nn.functional.scaled_dot_product_attention` takes them.
             k: ``(B, H, *key_shape, c)`` keys.
             v: ``(B, H, *key_shape, c_v)`` values.
