@@ -142,7 +142,7 @@ def draw_graph(axis: Axes, graph: Data, colour: list[str], title: str) -> None:
     axis.scatter(*graph.pos.T.tolist(), c=colour, s=22)
     for centre in graph.pos.round().unique(dim=0):
         node = int((graph.pos - centre).norm(dim=1).argmin())
-        axis.annotate("ABCDEF"[int(graph.x[node, :CODES].argmax())], (centre - 0.45).tolist(), weight="bold")
+        axis.text(*(centre - 0.45).tolist(), "ABCDEF"[int(graph.x[node, :CODES].argmax())], weight="bold")
     axis.set(title=title, xticks=[], yticks=[], aspect="equal")
     axis.spines[:].set_visible(False)
 

@@ -50,6 +50,11 @@ MAKERS = {
         LENGTHS,
         {},
     ),
+    "sequences, causal, more cells than are compared at once": (
+        lambda **more: gpa_nd.audio(1, 90, causal=True, always=[NEAR], **more),
+        [(100,), (37,), (90,), (100,), (60,)],
+        {},
+    ),
     "sequences, levels": (lambda **more: gpa_nd.audio(2, 5, always=[NEAR], **more), LENGTHS, {"levels": 3}),
     "sequences, causal, levels": (lambda **more: gpa_nd.audio(2, 5, causal=True, **more), LENGTHS, {"levels": 2}),
     "images": (lambda **more: gpa_nd.image((2, 3), 2, always=[NEAR], **more), IMAGES, {}),

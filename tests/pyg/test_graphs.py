@@ -167,6 +167,8 @@ def test_gps_with_all_groups_is_gps(backend, dtype, tolerance, norm, local):
         return GINEConv(torch.nn.Linear(CHANNELS, CHANNELS)) if local else None
 
     dense = GPSConv(CHANNELS, conv(), heads=2, norm=norm).to(dtype)
+    for weights in dense.parameters():  # each norm is another
+        weights.data += 0.3 * torch.randn_like(weights)
     gps = PartitionedGPSConv(CHANNELS, conv(), heads=2, norm=norm, kappa=10**6, backend=backend).to(dtype)
     gps.load_state_dict(dense.state_dict())
     batch = Batch.from_data_list([AddPartitions(3)(data) for data in graphs(dtype=dtype) if data.num_nodes])
