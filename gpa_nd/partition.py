@@ -245,8 +245,9 @@ class Partition:
         if self.uniform:
             ordered = x.index_select(-2, self.order)
             return torch.unflatten(ordered, -2, (len(self), self.largest)).mean(-2, dtype=wide).to(x.dtype)
-        first = torch.arange(math.prod(x.shape[:-2]), device=x.device)[:, None] * len(self)
-        sums = torch.zeros(len(first) * len(self), x.shape[-1], dtype=wide, device=x.device)
+        entries = math.prod(x.shape[:-2])
+        first = torch.arange(entries, device=x.device)[:, None] * len(self)
+        sums = torch.zeros(entries * len(self), x.shape[-1], dtype=wide, device=x.device)
         sums = add_rows(sums, (first + self.labels).flatten(), x.reshape(-1, x.shape[-1]).to(wide))
         return (sums.view(*x.shape[:-2], len(self), -1) / self.sizes[:, None]).to(x.dtype)
 
