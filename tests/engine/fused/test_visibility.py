@@ -262,10 +262,10 @@ def test_the_bias_of_a_key_that_every_cell_chose_has_a_gradient_from_all(monkeyp
 
 def test_a_bias_of_any_strides_is_read_where_it_is():
     layout = audio(13, 4, 2)
-    q, k, v = tokens(layout, key_heads=1, batch=2)
+    q, k, v = tokens(layout, batch=2)
     relevant = some_keys(layout, q)
-    turned = torch.randn(13, 1, 2, device=DEVICE).permute(2, 1, 0)
-    for bias in (torch.randn(1, 1, 13, device=DEVICE).expand(2, 1, 13), turned, torch.randn(2, 1, 26)[..., ::2]):
+    turned = torch.randn(13, 2, 2, device=DEVICE).permute(2, 1, 0)
+    for bias in (torch.randn(1, 1, 13, device=DEVICE).expand(2, 2, 13), turned, torch.randn(2, 2, 26)[..., ::2]):
         strided, straight = (
             attention.attend(q, k, v, layout, relevant, None, x.to(DEVICE), 0.25) for x in (bias, bias.contiguous())
         )
@@ -300,6 +300,19 @@ def test_a_query_that_sees_nothing_answers_zeros_and_sends_no_gradient(make, wit
     for got, right in zip([fused[0], *fused[2:]], [plain[0], *plain[2:]], strict=True):
         seen = ~hidden if got.shape[2] == n and got is not fused[0] else slice(None)
         torch.testing.assert_close(got[:, :, seen], right[:, :, seen], atol=1e-5, rtol=1e-5)
+
+
+def test_a_query_that_is_not_finite_sends_no_gradient_to_the_bias_of_what_is_hidden():
+    layout = audio(24, 4, 3)
+    q, k, v = tokens(layout)
+    bias = torch.zeros(1, 2, 24, device=DEVICE)
+    bias[..., ::3] = -math.inf
+    k, v = hidden_zero(bias, k, v)
+    q[:, :, 5] = math.nan
+    relevant = torch.arange(6, device=DEVICE).expand(1, 2, 3, 6)
+    *_, of_bias = run(lambda *x: attention.attend(*x[:3], layout, relevant, None, x[3], 0.25), (q, k, v, bias))
+    assert (of_bias[..., ::3] == 0).all()
+    assert of_bias[..., 1::3].isnan().all()
 
 
 def test_keys_of_the_lowest_number_are_seen_where_there_is_nothing_else():
