@@ -46,6 +46,12 @@ def sways_what_stands_before(row, layout, backend, how, dtype=torch.float32) -> 
     return False
 
 
+def ranked_by_others(row) -> bool:
+    """Whether cells stand at more than one position, so that others must rank for them."""
+    layout = row.layout()
+    return not layout.ranked_by.equal(torch.arange(len(layout.query_cells)))
+
+
 @pytest.fixture(params=ROWS, ids=lambda row: row.name)
 def row(request):
     return request.param
@@ -56,11 +62,9 @@ def test_nothing_behind_sways_a_bit(row, backend, how):
     assert not sways_what_stands_before(row, row.layout(), backend, how)
 
 
+@pytest.mark.parametrize("row", [row for row in ROWS if ranked_by_others(row)], ids=lambda row: row.name)
 def test_a_cell_that_ranks_for_itself_would_see_its_later_queries(row, backend):
     layout = row.layout()
-    own = torch.arange(len(layout.query_cells))
-    if layout.ranked_by.equal(own):
-        pytest.skip("each cell of this row stands at one position")
     coarser = None if layout.coarser is None else replace(layout.coarser, ranked_by=None)
     assert sways_what_stands_before(row, replace(layout, ranked_by=None, coarser=coarser), backend, "numbers")
 
@@ -116,6 +120,41 @@ def test_positions_of_a_graph_in_time(backend):
     assert (out - expected).abs().max() < 1e-12
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_cells_above_begin_in_time_in_whatever_order_elements_are(backend, seed):
+    """Where the first query of a cell is not the earliest, the cell above that holds it may begin too late."""
+    rng = torch.Generator().manual_seed(seed)
+    time = torch.arange(24).flip(0) if seed == 0 else torch.randperm(24, generator=rng)
+    each, pairs = Partition.from_labels(torch.arange(24)), Partition.from_labels(torch.arange(24) // 2)
+    above = Layout(pairs, Partition.from_labels(torch.arange(12) // 2), pairs)
+    layout = Layout(each, Partition.from_labels(torch.arange(24) * 5 // 24), each, coarser=above)
+    layout = causal(layout, time, time)
+    tokens = torch.randn(3, 1, 1, 24, 4, generator=rng, dtype=torch.float64)
+    dense = tokens[0] @ tokens[1].mT / 2
+    expected = dense.masked_fill(time > time[:, None], -torch.inf).softmax(-1) @ tokens[2]
+    assert (gpa_attention(*tokens, layout, kappa=99, backend=backend) - expected).abs().max() < 1e-12
+    out = gpa_attention(*tokens, layout, kappa=(1, 1), backend=backend)
+    for t in range(24):
+        behind = time > t
+        other = changed_behind(dict(zip("qkv", tokens, strict=True)), behind, "numbers")
+        assert gpa_attention(**other, layout=layout, kappa=(1, 1), backend=backend)[:, :, ~behind].equal(
+            out[:, :, ~behind]
+        )
+
+
+def test_structures_side_by_side_do_not_rank_for_each_other(backend):
+    """Positions begin anew in each; what happened early in one must not choose for the other."""
+    plain = gpa_nd.audio(2, 4, 1)
+    each = [causal(plain.layout((n,), (n,)), torch.arange(n), torch.arange(n)) for n in (16, 24)]
+    place = torch.cat([torch.arange(16), torch.arange(24)])
+    together = causal(plain.packed_layout([(16,), (24,)]), place, place)
+    tokens = torch.randn(3, 1, 2, 40, 4, dtype=torch.float64)
+    out = gpa_attention(*tokens, together, kappa=2, backend=backend)
+    for layout, of in zip(each, (slice(0, 16), slice(16, 40)), strict=True):
+        alone = gpa_attention(*tokens[..., of, :], layout, kappa=2, backend=backend)
+        assert (out[:, :, of] - alone).abs().max() < 1e-12
+
+
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
@@ -161,6 +200,29 @@ def test_positions_of_a_graph_in_time(backend):
             ),
             ValueError,
             "before: expected a cell that ends before cell 1 begins, got 1",
+        ),
+        (
+            lambda: causal(gpa_nd.audio(causal=True).layout((8,), (8,)), torch.arange(8), torch.arange(8)),
+            ValueError,
+            "layout: expected one that is not causal yet; give positions on all axes at once",
+        ),
+        (lambda: causal(None, torch.arange(8), torch.arange(8)), TypeError, "layout: expected a Layout, got NoneType"),
+        (
+            lambda: causal(gpa_nd.audio().layout((8,), (8,)), torch.arange(8), torch.arange(8), 3),
+            TypeError,
+            "before: expected a sequence of tensors, got int",
+        ),
+        (
+            lambda: causal(
+                gpa_nd.audio(2, 2).layout((8,), (8,)), torch.arange(8), torch.arange(8), [torch.tensor([-1, 9])]
+            ),
+            ValueError,
+            "before: expected cells −1 … 1, got -1 … 9",
+        ),
+        (
+            lambda: gpa_nd.audio(causal=(False, True)).layout((8,), (8,)),
+            ValueError,
+            r"causal: expected one bool for each of 1 axes, got \(False, True\)",
         ),
         (
             lambda: causal(gpa_nd.audio().layout((8,), (8,)), torch.arange(8), torch.arange(8), []),

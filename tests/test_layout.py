@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -124,3 +126,32 @@ def test_a_layout_moves_after_it_was_used():
 def test_layouts_that_do_not_go_together(make, error, message):
     with pytest.raises(error, match=message):
         Layout.concat(make())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"always": torch.tensor([[0, 0], [1, -1]])}, "always: expected distinct coarse keys in every row, got one"),
+        ({"always": torch.tensor([[0], [9]])}, "always: expected numbers -1 … 5, got 0 … 9"),
+        ({"ranked_by": torch.tensor([0, 2])}, "ranked_by: expected numbers 0 … 1, got 0 … 2"),
+        ({"ranked_by": torch.tensor([0])}, r"ranked_by: expected shape \(2\), got \(1,\)"),
+        ({"positions": (torch.arange(12), torch.arange(11))}, r"positions: expected shape \(12, axes\) for the keys"),
+        (
+            {"positions": (torch.arange(12), torch.zeros(12, 2, dtype=torch.int64))},
+            "positions: expected as many axes for queries as for keys, got 1 and 2",
+        ),
+        (
+            {"fine_cells": Partition.from_labels(torch.arange(12) % 2)},
+            r"fine_cells: expected the cells of query_groups.then\(query_cells\), got others",
+        ),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_a_layout_is_named(changes, message):
+    with pytest.raises(ValueError, match=message):
+        replace(gpa_nd.audio(2, 2, 1).layout((12,), (12,)), **changes)
+
+
+def test_a_cell_above_that_holds_none_of_a_cells_queries_is_refused():
+    layout = gpa_nd.audio(2, 4, (1, 1)).layout((24,), (24,))
+    with pytest.raises(ValueError, match="parents: expected, for every cell, a cell of coarser that holds one of its"):
+        replace(layout, parents=layout.parents.flip(0))

@@ -66,6 +66,17 @@ def test_a_bias_of_minus_infinity_is_a_mask(backend):
     assert gpa(q, k, v, key_bias=bias).equal(gpa(q, k, v, key_mask=mask))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_the_lowest_number_as_a_bias_is_no_mask(backend, dtype):
+    """Some write it instead of −∞; its sum over a group overflows."""
+    q, k, v = (x.to(dtype) for x in tokens(1, 1, 16, 4))
+    bias = torch.zeros(1, 1, 16, dtype=dtype)
+    bias[..., [0, 1, 2, 3, 5, 6, 9]] = torch.finfo(dtype).min
+    out = gpa_nd.audio(4, 2, 99, backend=backend)(q, k, v, key_bias=bias)
+    expected = (q.double() @ k.double().mT / 2).masked_fill(bias[:, :, None] < -1, -torch.inf).softmax(-1) @ v.double()
+    assert (out - expected).abs().max() < (0.05 if dtype == torch.bfloat16 else 1e-5)
+
+
 def test_a_bias_sways_the_selection_by_its_mean(backend):
     layout = gpa_nd.audio(2, 1, 1).layout((8,), (8,))
     q, k = torch.zeros(2, 1, 1, 8, 1)
