@@ -128,7 +128,7 @@ class GPA(nn.Module):
     ) -> Layout:
         """The layout of several structures side by side, of which none sees another; the last few are kept.
 
-        It is :meth:`.Layout.concat` of the layouts of each, but grids are made all at once.
+        It says what :meth:`.Layout.concat` of the layouts of each says, but grids are made all at once.
 
         Args:
             query_shapes: the shape of each structure, or the offsets of sequences, as in :meth:`packed`.
