@@ -171,6 +171,21 @@ def test_hidden_coarse_keys_change_no_bit(bad):
     assert (out[:, :, [0, 5, 7]] == -2).all()
 
 
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_a_key_that_earlier_cells_are_scored_beside_changes_no_bit_of_theirs(bad):
+    layout = gpa_nd.audio(2, 9, 1, causal=True).layout((101,), (101,))
+    spans, _ = plan(layout.host_ranges, layout.rankers.host_offsets.diff())
+    assert max(len(span.cells) for span in spans) > 3
+    q, k, _ = tokens_of(layout, torch.float32)
+    clean = select_keys(q, k, layout, kappa=3, enable_gqa=True, backend="torch")
+    last = int(layout.host_ranges[:, 1].max()) - 1
+    k[:, :, 2 * last] = bad
+    out = select_keys(q, k, layout, kappa=3, enable_gqa=True, backend="torch")
+    sees = layout.key_ranges[:, 1] > last
+    assert out[:, :, ~sees].equal(clean[:, :, ~sees])
+    assert (out[:, :, sees] == -2).all()
+
+
 # What is looked at together
 
 
@@ -342,6 +357,17 @@ def test_masked_keys_may_be_anything_and_have_no_gradient():
     for grad in (clean[2], clean[3], clean[4][..., None]):
         assert not grad[hidden.expand_as(grad)].any()
         assert grad.isfinite().all()
+
+
+def test_a_masked_key_has_no_gradient_beside_a_value_that_is_not_a_number():
+    layout = gpa_nd.audio(2, 2, 1).layout((8,), (8,))
+    q, k, v = torch.randn(3, 1, 1, 8, 4)
+    v[:, :, 3] = torch.nan
+    bias = torch.zeros(1, 1, 8).masked_fill(torch.arange(8) == 2, -torch.inf).requires_grad_()
+    out = gpa_attention(q, k, v, layout, kappa=4, key_bias=bias, backend="torch")
+    (grad,) = torch.autograd.grad(out.sum(), bias)
+    assert grad[..., 2] == 0
+    assert grad[..., 3].isnan()
 
 
 def test_repeated_runs_agree_bit_for_bit_with_everything(layout):
