@@ -46,6 +46,7 @@ class Layout:
         rankers: the coarse queries that rank for each cell: those of ``query_cells``, in the order of ``ranked_by``.
         host_ranges: ``key_ranges`` on the CPU, so that no call has to wait for a GPU.
         most_visible: the most coarse keys that any cell may select from, as ranges tell it.
+        contested: how many of these are always on, at most.
         children: the coarse keys under each one of ``coarser``; short rows end in −1.
 
     Raises:
@@ -77,6 +78,7 @@ class Layout:
     rankers: Partition = field(init=False)
     host_ranges: Int[Tensor, "m 2"] | None = field(init=False)
     most_visible: int = field(init=False)
+    contested: int = field(init=False)
     children: Int[Tensor, "n_k_above most"] | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
@@ -129,6 +131,7 @@ class Layout:
             raise ValueError("fine_cells: expected the cells of query_groups.then(query_cells), got others")
         self.rankers = self.query_cells if self.ranked_by is None else self.query_cells.lists(self.ranked_by)
         self.host_ranges = None if self.key_ranges is None else self.key_ranges.cpu()
+        self.contested = 0 if self.always is None else self._contested(self.always)
         self.most_visible = n_k if self.host_ranges is None else int(self.host_ranges.diff().amax()) if m else 0
         if self.coarser is not None:
             if self.parents is None:
@@ -258,6 +261,11 @@ class Layout:
             return self.coarse_positions
         zeros = torch.zeros(len(self.query_cells) + len(self.key_groups), axes, dtype=torch.int64, device=self.device)
         return zeros[: len(self.query_cells)], zeros[len(self.query_cells) :]
+
+    def _contested(self, always: Tensor) -> int:
+        ranges = self._all_keys() if self.key_ranges is None else self.key_ranges
+        inside = (always >= ranges[:, :1]) & (always < ranges[:, 1:])
+        return int(inside.sum(1).max()) if len(inside) else 0
 
     def _check_coarser(self, coarser: Layout) -> None:
         if not isinstance(coarser, Layout):

@@ -45,13 +45,11 @@ def select(
         above = above.index_select(2, layout.parents)
         spoilt = (above == -2).any(-1, keepdim=True)
         candidates = torch.where(above[..., None] >= 0, layout.children[above.clamp_min(0)], -1).flatten(-2)
-    always = layout.always
-    if always is None:
-        chosen = rank(q, k, layout, kappas[0], coarse, candidates)
-    else:  # what is always on takes no place among the κ
-        chosen = rank(q, k, layout, kappas[0] + always.shape[1], coarse, candidates)
-        chosen = _without(chosen, always)[..., : min(kappas[0], len(layout.key_groups))]
-        chosen = torch.cat([chosen, _always_on(chosen, always)], dim=-1)
+    chosen = rank(q, k, layout, kappas[0] + layout.contested, coarse, candidates)
+    if layout.always is not None:
+        if layout.contested:  # what is always on takes no place among the κ
+            chosen = _without(chosen, layout.always)[..., : min(kappas[0], len(layout.key_groups))]
+        chosen = torch.cat([chosen, _always_on(chosen, layout.always)], dim=-1)
     if spoilt is not None:
         chosen = chosen.masked_fill(spoilt, -2)
     return chosen
