@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from gpa_nd.checks import check_integers
+from gpa_nd.layout_checks import check_layout
 from gpa_nd.partition import Partition
 
 
@@ -82,53 +82,12 @@ class Layout:
     children: Int[Tensor, "n_k_above most"] | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
-        for name in ("query_groups", "query_cells", "key_groups", "key_members"):
-            part = getattr(self, name)
-            if name == "key_members" and part is None:
-                continue
-            if not isinstance(part, Partition):
-                raise TypeError(f"{name}: expected a Partition, got {type(part).__name__}")
-            if name != "key_members" and not part.covers:
-                raise ValueError(f"{name}: expected a partition of all elements, got one that leaves elements out")
-        if self.query_cells.num_elements != len(self.query_groups):
-            raise ValueError(
-                f"query_cells: expected a partition of the {len(self.query_groups)} coarse queries, got one of "
-                f"{self.query_cells.num_elements} elements"
-            )
-        if self.key_members is not None:
-            self._check_members(self.key_members)
-        if self.key_ranges is not None:
-            self._check_ranges(self.key_ranges)
+        check_layout(self)
         m, n_k = len(self.query_cells), len(self.key_groups)
-        if self.always is not None:
-            _check_numbers("always", self.always, (m, None), -1, n_k)
-            ordered = self.always.sort(dim=-1).values
-            if bool(((ordered.diff(dim=-1) == 0) & (ordered[:, 1:] >= 0)).any()):
-                raise ValueError("always: expected distinct coarse keys in every row, got one twice")
-            self.always = self.always if self.always.shape[1] else None
-        if self.ranked_by is not None:
-            _check_numbers("ranked_by", self.ranked_by, (m,), 0, m)
-        of_elements = self.query_groups.num_elements, self.key_groups.num_elements
-        self.positions = _check_positions("positions", self.positions, of_elements)
-        self.coarse_positions = _check_positions("coarse_positions", self.coarse_positions, (m, n_k))
-        if self.coarser is not None:
-            self._check_coarser(self.coarser)
-        parts = (self.query_groups, self.query_cells, self.key_groups, self.members)
-        pairs = (*(self.positions or ()), *(self.coarse_positions or ()))
-        tensors = (*(part.order for part in parts), self.key_ranges, self.always, self.ranked_by, *pairs)
-        devices = {str(t.device) for t in tensors if t is not None}
-        if len(devices | ({str(self.coarser.device)} if self.coarser else set())) > 1:
-            raise ValueError(f"layout: expected all of its parts on one device, got {' and '.join(sorted(devices))}")
-        given = self.fine_cells is not None
-        if not given:
+        self.always = None if self.always is None or not self.always.shape[1] else self.always
+        self.positions, self.coarse_positions = _with_axes(self.positions), _with_axes(self.coarse_positions)
+        if self.fine_cells is None:
             self.fine_cells = self.query_groups.then(self.query_cells)
-        got = len(self.fine_cells), self.fine_cells.num_elements
-        if got != (expected := (len(self.query_cells), self.query_groups.num_elements)):
-            raise ValueError(
-                f"fine_cells: expected {expected[0]} cells of {expected[1]} queries, got {got[0]} of {got[1]}"
-            )
-        if given and not self.fine_cells.labels.equal(self.query_cells.labels[self.query_groups.labels]):
-            raise ValueError("fine_cells: expected the cells of query_groups.then(query_cells), got others")
         self.rankers = self.query_cells if self.ranked_by is None else self.query_cells.lists(self.ranked_by)
         self.host_ranges = None if self.key_ranges is None else self.key_ranges.cpu()
         self.contested = 0 if self.always is None else self._contested(self.always)
@@ -136,7 +95,6 @@ class Layout:
         if self.coarser is not None:
             if self.parents is None:
                 self.parents = self.coarser.fine_cells.labels[self.query_cells.order[self.query_cells.offsets[:-1]]]
-            self._check_parents(self.coarser, self.parents)
             self.children = self.coarser.members.table
 
     def __repr__(self) -> str:
@@ -267,78 +225,12 @@ class Layout:
         inside = (always >= ranges[:, :1]) & (always < ranges[:, 1:])
         return int(inside.sum(1).max()) if len(inside) else 0
 
-    def _check_coarser(self, coarser: Layout) -> None:
-        if not isinstance(coarser, Layout):
-            raise TypeError(f"coarser: expected a Layout, got {type(coarser).__name__}")
-        got = coarser.query_groups.num_elements, coarser.key_groups.num_elements
-        if got != (expected := (len(self.query_groups), len(self.key_groups))):
-            raise ValueError(f"coarser: expected a layout of {expected[0]} queries and {expected[1]} keys, got {got}")
 
-    def _check_parents(self, coarser: Layout, parents: Tensor) -> None:
-        _check_numbers("parents", parents, (len(self.query_cells),), 0, len(coarser.query_cells))
-        labels = self.query_cells.labels
-        holds = (coarser.fine_cells.labels == parents[labels]).int()
-        if not bool((torch.zeros_like(parents, dtype=torch.int32).index_add_(0, labels, holds) > 0).all()):
-            raise ValueError(
-                "parents: expected, for every cell, a cell of coarser that holds one of its coarse queries"
-            )
-
-    def _check_members(self, members: Partition) -> None:
-        if len(members) != len(self.key_groups):
-            raise ValueError(
-                f"key_members: expected a list for each of the {len(self.key_groups)} coarse keys, got {len(members)}"
-            )
-        n_k = self.key_groups.num_elements
-        if members.num_elements and not members.covers and int(members.order.max()) >= n_k:
-            raise ValueError(f"key_members: expected elements below {n_k}, got {int(members.order.max())}")
-        if members.covers and members.num_elements != n_k:
-            raise ValueError(f"key_members: expected a partition of {n_k} elements, got one of {members.num_elements}")
-
-    def _check_ranges(self, ranges: Tensor) -> None:
-        check_integers("key_ranges", ranges)
-        if ranges.shape != (len(self.query_cells), 2):
-            raise ValueError(f"key_ranges: expected shape ({len(self.query_cells)}, 2), got {tuple(ranges.shape)}")
-        ordered = (ranges[:, 0] >= 0) & (ranges[:, 0] <= ranges[:, 1]) & (ranges[:, 1] <= len(self.key_groups))
-        if not bool(ordered.all()):
-            bad = int((~ordered).nonzero()[0])
-            raise ValueError(
-                f"key_ranges: expected 0 ≤ start ≤ end ≤ {len(self.key_groups)}, got {ranges[bad].tolist()} for cell "
-                f"{bad}"
-            )
-
-
-def _check_numbers(name: str, x: Tensor, shape: tuple[int | None, ...], least: int, below: int) -> None:
-    check_integers(name, x)
-    if x.ndim != len(shape) or any(want is not None and want != got for want, got in zip(shape, x.shape, strict=True)):
-        wanted = ", ".join("any" if size is None else str(size) for size in shape)
-        raise ValueError(f"{name}: expected shape ({wanted}), got {tuple(x.shape)}")
-    if x.numel() and not (least <= int(x.min()) and int(x.max()) < below):
-        raise ValueError(f"{name}: expected numbers {least} … {below - 1}, got {int(x.min())} … {int(x.max())}")
-
-
-def _check_positions(
-    name: str, pair: tuple[Tensor, Tensor] | None, counts: tuple[int, int]
-) -> tuple[Tensor, Tensor] | None:
-    """Both as (n, axes)."""
-    if pair is None:
-        return None
-    if not isinstance(pair, tuple | list) or len(pair) != 2:
-        raise TypeError(f"{name}: expected a pair, of the queries and of the keys, got {type(pair).__name__}")
-    of_each = []
-    for whose, x, count in zip(("queries", "keys"), pair, counts, strict=True):
-        if not isinstance(x, Tensor) or x.dtype != torch.int64:
-            got = x.dtype if isinstance(x, Tensor) else type(x).__name__
-            raise TypeError(f"{name}: expected an int64 tensor for the {whose}, got {got}")
-        x = x[:, None] if x.ndim == 1 else x
-        if x.ndim != 2 or len(x) != count:
-            raise ValueError(f"{name}: expected shape ({count}, axes) for the {whose}, got {tuple(x.shape)}")
-        of_each.append(x)
-    if of_each[0].shape[1] != of_each[1].shape[1]:
-        raise ValueError(
-            f"{name}: expected as many axes for queries as for keys, got {of_each[0].shape[1]} and "
-            f"{of_each[1].shape[1]}"
-        )
-    return of_each[0], of_each[1]
+def _with_axes(pair: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor] | None:
+    """Positions on one axis (n,) as (n, 1)."""
+    if pair is None or pair[0].ndim == 2:
+        return pair
+    return pair[0][:, None], pair[1][:, None]
 
 
 def _one_behind_another(numbers: Sequence[Tensor], counts: Sequence[int]) -> Tensor:
