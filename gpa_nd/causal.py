@@ -21,7 +21,7 @@ def causal(
     layout: Layout,
     query_positions: Int[Tensor, " n_q *axes"],
     key_positions: Int[Tensor, " n_k *axes"],
-    before: Sequence[Int[Tensor, " m"]] | None = None,
+    before: Sequence[Int[Tensor, " _cells"]] | None = None,
 ) -> Layout:
     """The same layout, in which no query sees a key that stands behind it.
 

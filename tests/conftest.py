@@ -28,6 +28,14 @@ from gpa_nd.partitioners import GraphPartitioner, GridPartitioner
 BACKENDS: tuple[Backend, ...] = ("reference", "torch")
 
 
+LONG = ("test_compiling.py", "test_kill.py")
+"""Files whose tests take minutes: they begin first, so that no worker is left alone with one in the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in LONG)
+
+
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     """Every test draws the same numbers, whichever tests ran before it."""

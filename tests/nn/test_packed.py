@@ -252,7 +252,7 @@ def test_shapes_that_do_not_fit(shapes, key_shapes, error, message):
         gpa.packed(X, X, X, shapes, key_shapes)
 
 
-def test_tensors_that_are_not_packed():
+def test_tensors_that_do_not_fit_the_pack():
     with pytest.raises(ValueError, match=r"q: expected shape \(batch, heads, elements, channels\)"):
         GPA_1D.packed(*[X.unflatten(2, (7, 2))] * 3, [(7, 2)])
 
