@@ -70,8 +70,8 @@ class Layout:
     key_ranges: Int[Tensor, "m 2"] | None = None
     fine_cells: Partition = None  # type: ignore[assignment]  # never None after __post_init__
     always: Int[Tensor, "m a"] | None = None
-    positions: tuple[Int[Tensor, " n_q ..."], Int[Tensor, " n_k ..."]] | None = None
-    coarse_positions: tuple[Int[Tensor, " m ..."], Int[Tensor, " n_k_low ..."]] | None = None
+    positions: tuple[Tensor, Tensor] | None = None
+    coarse_positions: tuple[Tensor, Tensor] | None = None
     ranked_by: Int[Tensor, " m"] | None = None
     coarser: Layout | None = None
     parents: Int[Tensor, " m"] | None = None

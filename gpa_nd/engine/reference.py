@@ -102,7 +102,7 @@ def pooled_keys(k: Tensor, layout: Layout, bias: CoarseBias | None) -> Float[Ten
     return (layout.key_groups.mean(k.to(bias.share.dtype)) / bias.share[..., None]).to(k.dtype)
 
 
-def for_query_heads(x: Tensor, q: Tensor) -> Float[Tensor, "b h n ..."]:
+def for_query_heads(x: Tensor, q: Tensor) -> Float[Tensor, "b h n *c"]:
     """Keys or values for every head of the queries; neighbouring heads may share them."""
     return x.repeat_interleave(q.shape[1] // x.shape[1], dim=1)
 
