@@ -38,7 +38,7 @@ def sways_what_stands_before(row, layout, backend, how, dtype=torch.float32) -> 
     tokens = {name: x.to(dtype) for name, x in row.tokens().items()}
     place = places(row.shape)[:, list(row.causal)]
     out = gpa_attention(layout=layout, kappa=2, backend=backend, **tokens)
-    for t in place.unique(dim=0)[1::2]:
+    for t in place.unique(dim=0):
         behind = (place > t).any(-1)
         other = gpa_attention(layout=layout, kappa=2, backend=backend, **changed_behind(dict(tokens), behind, how))
         if not out[:, :, ~behind].equal(other[:, :, ~behind]):

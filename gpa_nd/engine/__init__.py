@@ -109,9 +109,9 @@ def attend(
         logits: (B, H, m, r) of any floating point dtype, added to the scores of all elements under each selected coarse
             key; differentiable. The way in for a selection that learns, a coarse prior or a position bias. −∞ removes
             the key. Not broadcast.
-        key_mask: (B, n_k) bool, False for keys that nobody sees; they do not enter the means of Phase 1 either.
-        key_bias: (B, H_k, n_k) of any floating point dtype, added to the affinities of each key; Phase 1 adds the mean
-            over a group. −∞ masks the key. Differentiable.
+        key_mask: (B, n_k) bool, False for keys that nobody sees.
+        key_bias: (B, H_k, n_k) of any floating point dtype, added to the affinities of each key; differentiable. −∞
+            masks the key.
         scale: factor of the affinity; 1/√c by default.
         affinity: ``"dot"`` (q·k · scale) or ``"euclidean"`` (−|q − k|² · scale).
         enable_gqa: k and v may have fewer heads than q: as many neighbouring heads of q share one as there are more.
@@ -201,8 +201,14 @@ def gpa_attention(
     if backend == "auto" and affinity == "dot" and bias is None and _sees_all(layout, kappas) and not _is_empty(q):
         with own_precision(q):
             return blocked.dense(q, k, v, _scale(scale, q))
-    relevant = _select_keys(q, k, layout, kappas, bias, scale, affinity, backend)
+    relevant = _select_keys(q, k, layout, _enough(kappas, layout), bias, scale, affinity, backend)
     return _attend(q, k, v, layout, relevant, None, bias, scale, affinity, backend)
+
+
+def _enough(kappas: tuple[int, ...], layout: Layout) -> tuple[int, ...]:
+    """κ of every level, but no more than any cell may select: structures side by side have many more together."""
+    here = max(1, min(kappas[0], layout.most_visible))
+    return (here,) if layout.coarser is None else (here, *_enough(kappas[1:], layout.coarser))
 
 
 def _sees_all(layout: Layout, kappas: tuple[int, ...]) -> bool:

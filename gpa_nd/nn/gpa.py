@@ -15,7 +15,7 @@ from gpa_nd.engine import Affinity, Backend, gpa_attention
 from gpa_nd.engine.arguments import check_choices, check_key_bias, check_structured
 from gpa_nd.layout import Layout
 from gpa_nd.nn.packing import check_jagged, check_total, checked_pack, jagged
-from gpa_nd.nn.structure import Shapes, Structure, check_causal, check_operator, checked_levels, enough
+from gpa_nd.nn.structure import Shapes, Structure, check_causal, check_operator, checked_levels
 from gpa_nd.ops.base import Downsampler, IndexUpsampler, Shape
 from gpa_nd.partition import lasting
 from gpa_nd.partitioners.base import Partitioner
@@ -201,7 +201,7 @@ class GPA(nn.Module):
         key_mask = None if key_mask is None else key_mask.flatten(1)
         key_bias = None if key_bias is None else key_bias.flatten(2)
         q, k, v = (x.flatten(2, -2) for x in (q, k, v))
-        return torch.unflatten(self._attend(q, k, v, layout, self.kappa, key_mask, key_bias), 2, query_shape)
+        return torch.unflatten(self._attend(q, k, v, layout, key_mask, key_bias), 2, query_shape)
 
     def packed(
         self,
@@ -254,7 +254,7 @@ class GPA(nn.Module):
         check_total("query_shapes", queries, "q", q)
         check_total("query_shapes" if key_shapes is None else "key_shapes", keys, "k", k)
         layout = self._layout(queries, keys, q.device)
-        return self._attend(q, k, v, layout, enough(self.kappa, layout), key_mask, key_bias)
+        return self._attend(q, k, v, layout, key_mask, key_bias)
 
     def _nested(self, q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor | None, key_bias: Tensor | None) -> Tensor:
         """Jagged nested tensors, sequence by sequence."""
@@ -273,7 +273,6 @@ class GPA(nn.Module):
         k: Tensor,
         v: Tensor,
         layout: Layout,
-        kappa: int | tuple[int, ...],
         key_mask: Tensor | None,
         key_bias: Tensor | None,
     ) -> Tensor:
@@ -282,7 +281,7 @@ class GPA(nn.Module):
             k,
             v,
             layout,
-            kappa=kappa,
+            kappa=self.kappa,
             key_mask=key_mask,
             key_bias=key_bias,
             scale=self.scale,

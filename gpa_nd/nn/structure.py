@@ -192,15 +192,6 @@ def check_operator(name: str, operator: object, kind: type) -> None:
         raise TypeError(f"{name}: expected an instance of {kind.__name__}, got {type(operator).__name__}")
 
 
-def enough(kappa: int | tuple[int, ...], layout: Layout) -> tuple[int, ...]:
-    """κ of every level, but not more than any cell may select: what all structures together have may be far more."""
-    kappas = kappa if isinstance(kappa, tuple) else (kappa,) * layout.levels
-    levels = [layout]
-    while (coarser := levels[-1].coarser) is not None:
-        levels.append(coarser)
-    return tuple(max(1, min(number, level.most_visible)) for number, level in zip(kappas, levels, strict=True))
-
-
 def _each(coarse_shape: Callable[[Shape], tuple[int, ...]], shapes: Shapes) -> Shapes:
     coarse = {shape: coarse_shape(shape) for shape in set(shapes)}
     return tuple(coarse[shape] for shape in shapes)

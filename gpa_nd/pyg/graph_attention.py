@@ -12,7 +12,6 @@ from gpa_nd.checks import check_int, check_tensor
 from gpa_nd.engine import Affinity, Backend, gpa_attention
 from gpa_nd.engine.arguments import check_choices
 from gpa_nd.layout import Layout
-from gpa_nd.nn.structure import enough
 from gpa_nd.pyg.graph_layout import graph_layout
 
 
@@ -111,7 +110,7 @@ class GraphAttention(nn.Module):
             k,
             v,
             layout,
-            kappa=enough(self.kappa, layout),
+            kappa=self.kappa,
             scale=self.scale,
             affinity=self.affinity,
             backend=self.backend,
