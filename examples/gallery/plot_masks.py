@@ -19,8 +19,9 @@ torch.manual_seed(0)
 # -------
 #
 # Two recordings of 300 and 170 samples, padded to 300. ``key_mask`` (batch, time) is False for the padding, which then
-# enters neither the means of Phase 1 nor the softmax of Phase 2: the short one hears what it would hear alone. For many
-# different lengths, packing is cheaper than padding.
+# enters neither the means of Phase 1 nor the softmax of Phase 2: whoever asks the short one hears it alone. Padded
+# queries still have a say in what their cell selects, and cells are counted over the padded length. To hear exactly
+# what each recording would hear alone, pack them: see :doc:`/ragged`.
 
 attention = gpa_nd.audio(downsample=6, cells=10, kappa=4)
 lengths = torch.tensor([300, 170])

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Int
 from torch import Tensor
 
+from gpa_nd.checks import check_integers
 from gpa_nd.ops.base import Downsampler, Shape
 from gpa_nd.partition import Partition
 
@@ -45,12 +46,41 @@ class AlwaysOn(ABC):
         for query_shape, key_shape in zip(query_shapes, key_shapes, strict=True):
             labels = cells.labels[first_query : first_query + prod(query_shape)] - first_cell
             own = Partition.from_labels(labels)
-            table = self.keys(own, query_shape, key_downsampler, key_shape)
+            table, num_keys = (
+                self.keys(own, query_shape, key_downsampler, key_shape),
+                _count(key_downsampler, key_shape),
+            )
+            check_table(self, table, len(own), num_keys)
             tables.append(torch.where(table >= 0, table + first_key, -1))
             first_query, first_cell = first_query + len(labels), first_cell + len(own)
-            first_key += prod(key_downsampler.coarse_shape(key_shape))
+            first_key += num_keys
         widest = max(table.shape[1] for table in tables)
         return torch.cat([F.pad(table, (0, widest - table.shape[1]), value=-1) for table in tables])
+
+
+def _count(downsampler: Downsampler, shape: Shape) -> int:
+    return prod(downsampler.coarse_shape(shape))
+
+
+def check_table(rule: AlwaysOn, table: object, num_cells: int, num_keys: int) -> None:
+    """What a rule's ``keys`` returns.
+
+    Raises:
+        TypeError: not an integer tensor.
+        ValueError: another number of rows than cells, or numbers that name no coarse key.
+    """
+    check_integers(f"always, keys of {type(rule).__name__}", table)
+    assert isinstance(table, Tensor)
+    if table.ndim != 2 or len(table) != num_cells:
+        raise ValueError(
+            f"always: {type(rule).__name__}.keys should return shape ({num_cells}, any), a row for each cell, got "
+            f"{tuple(table.shape)}"
+        )
+    if table.numel() and not (-1 <= int(table.min()) and int(table.max()) < num_keys):
+        raise ValueError(
+            f"always: {type(rule).__name__}.keys should return coarse keys −1 … {num_keys - 1}, got {int(table.min())} "
+            f"… {int(table.max())}"
+        )
 
 
 def table_of(cell: Int[Tensor, " entries"], key: Int[Tensor, " entries"], num_cells: int) -> Int[Tensor, "m a"]:

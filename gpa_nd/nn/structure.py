@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from gpa_nd.always.base import AlwaysOn, table_of
+from gpa_nd.always.base import AlwaysOn, check_table, table_of
 from gpa_nd.causal import causal
 from gpa_nd.checks import check_int
 from gpa_nd.layout import Layout
@@ -100,8 +100,10 @@ class Structure:
     def _always_on(self, layout: Layout, query_shapes: Shapes, key_shapes: Shapes) -> Int[Tensor, "m a"]:
         """The coarse keys that any of ``always`` names."""
         cells, keys = layout.fine_cells, self.levels[0].key_downsampler
-        tables = [each.packed_keys(cells, query_shapes, keys, key_shapes).to(layout.device) for each in self.always]
-        table = torch.cat(tables, dim=-1)
+        tables = [each.packed_keys(cells, query_shapes, keys, key_shapes) for each in self.always]
+        for each, table in zip(self.always, tables, strict=True):
+            check_table(each, table, len(cells), len(layout.key_groups))
+        table = torch.cat([table.to(layout.device) for table in tables], dim=-1)
         cell, place = (table >= 0).nonzero(as_tuple=True)
         return table_of(cell, table[cell, place], len(cells))
 
