@@ -77,6 +77,8 @@ def test_two_levels_score_a_small_part_of_the_coarse_keys(backend, largest_tenso
             ValueError,
             "downsampler: expected one for each of 2 levels, as partitioner has, got 1",
         ),
+        (lambda: gpa_nd.audio(kappa=()), TypeError, r"kappa: expected an int or a tuple of ints, .*got \(\)"),
+        (lambda: gpa_nd.audio(kappa=[4, 4]), TypeError, r"kappa: expected an int or a tuple of ints, .*got \[4, 4\]"),
         (
             lambda: GPA(GridPartitioner(2), GridDownsampler(2), kappa=(0,)),
             ValueError,

@@ -133,6 +133,8 @@ def checked_levels(
         TypeError: an operator of another kind, or a kappa that is no int.
         ValueError: tuples of different lengths, or a kappa below 1.
     """
+    if not isinstance(kappa, int | tuple) or kappa == ():
+        raise TypeError(f"kappa: expected an int or a tuple of ints, one for each level, got {kappa!r}")
     given = {"partitioner": partitioner, "downsampler": downsampler, "key_downsampler": key_downsampler}
     kinds = {"partitioner": Partitioner, "downsampler": Downsampler, "key_downsampler": Downsampler}
     each = {name: value if isinstance(value, tuple) else (value,) for name, value in given.items()}

@@ -132,7 +132,7 @@ EDGES = torch.tensor([[0, 1], [1, 2]])
             "key_upsampler: expected an instance of IndexUpsampler",
         ),
         (lambda: GPA(CUT, DOWN, kappa=0), ValueError, "kappa: expected at least 1, got 0"),
-        (lambda: GPA(CUT, DOWN, kappa=1.5), TypeError, "kappa: expected an int, got 1.5"),
+        (lambda: GPA(CUT, DOWN, kappa=1.5), TypeError, "kappa: expected an int or a tuple of ints, one for each level"),
         (lambda: GPA(CUT, DOWN, kappa=1, scale=float("nan")), ValueError, "scale: expected a finite number, got nan"),
         (lambda: GPA(CUT, DOWN, kappa=1, scale="1"), TypeError, "scale: expected a number or None, got str"),
         (lambda: GPA(CUT, DOWN, kappa=1, affinity="cosine"), ValueError, "affinity: expected one of .*, got 'cosine'"),
