@@ -46,20 +46,14 @@ class AlwaysOn(ABC):
         for query_shape, key_shape in zip(query_shapes, key_shapes, strict=True):
             labels = cells.labels[first_query : first_query + prod(query_shape)] - first_cell
             own = Partition.from_labels(labels)
-            table, num_keys = (
-                self.keys(own, query_shape, key_downsampler, key_shape),
-                _count(key_downsampler, key_shape),
-            )
+            table = self.keys(own, query_shape, key_downsampler, key_shape)
+            num_keys = prod(key_downsampler.coarse_shape(key_shape))
             check_table(self, table, len(own), num_keys)
             tables.append(torch.where(table >= 0, table + first_key, -1))
             first_query, first_cell = first_query + len(labels), first_cell + len(own)
             first_key += num_keys
         widest = max(table.shape[1] for table in tables)
         return torch.cat([F.pad(table, (0, widest - table.shape[1]), value=-1) for table in tables])
-
-
-def _count(downsampler: Downsampler, shape: Shape) -> int:
-    return prod(downsampler.coarse_shape(shape))
 
 
 def check_table(rule: AlwaysOn, table: object, num_cells: int, num_keys: int) -> None:
