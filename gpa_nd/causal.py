@@ -1,4 +1,4 @@
-"""Causal attention: which coarse keys a cell may select without seeing what stands behind any of its queries."""
+"""Causal attention: which coarse keys a cell may select without seeing what comes after any of its queries."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ def causal(
     key_positions: Int[Tensor, " n_k *axes"],
     before: Sequence[Int[Tensor, " _cells"]] | None = None,
 ) -> Layout:
-    """The same layout, in which no query sees a key that stands behind it.
+    """The same layout, in which no query sees a later key; those at its own position it does see.
 
-    Strictly: a change of q, k or v at positions behind t changes no output at or before t, selection included. Hence
+    Strictly: a change of q, k or v at positions after t changes no output at or before t, selection included. Hence
 
-    - a coarse key is selected only if none of its elements stands behind the first query of the cell;
+    - a coarse key is selected only if none of its elements is later than the first query of the cell;
     - coarse keys that overlap the cell are always on (:attr:`Layout.always`), and masked element by element;
     - coarse keys are ranked for a cell by the queries of an earlier cell (:attr:`Layout.ranked_by`), since those of the
-      cell itself stand behind its first one. Where all queries of a cell stand at one position, they rank themselves.
+      cell itself are later than its first one. Where all queries of a cell stand at one position, they rank themselves.
 
-    With several axes, "behind" means behind on at least one of them; then all coarse keys that reach behind the cell's
-    first position on one axis, and not wholly behind its last, are always on.
+    With several axes, "later" means later on at least one of them; then all coarse keys that reach past the cell's
+    first position on one axis, and are not wholly later than its last, are always on.
 
     Args:
-        layout: who belongs to whom, not causal yet; its ranges and always-on keys stay as far as they are not behind.
+        layout: who belongs to whom, not causal yet; its ranges and always-on keys stay as far as they are not later.
         query_positions: where each query stands, on one causal axis (n_q,) or on several (n_q, axes).
         key_positions: where each key stands, on the same axes.
         before: for every level, finest first, (m,) the earlier cell whose queries rank for each cell, −1 for none; by
@@ -168,7 +168,7 @@ def _visible(layout: Layout, cells: Span, keys: Span, ranked: Tensor) -> tuple[T
     find = _runs if in_order else _one_by_one
     ranges, row, column, exact = find(cells, keys, start, stop, ranked)
     if layout.always is not None:
-        kept = (layout.always >= 0) & _each_not_behind(key_first, layout.always, last)
+        kept = (layout.always >= 0) & _each_not_later(key_first, layout.always, last)
         here, place = kept.nonzero(as_tuple=True)
         row, column = torch.cat([row, here]), torch.cat([column, layout.always[here, place]])
     return ranges, table_of(row, column, len(first)), exact
@@ -213,8 +213,8 @@ def _one_by_one(
     ranges, rows, columns, exact = [start.new_zeros(0, 2)], [start[:0]], [start[:0]], True
     for some, number in _blocks(start, stop, len(key_first)):
         there = (start[some, None] <= number) & (number < stop[some, None])
-        past = there & _none_behind(key_last[number], first[some])
-        always = there & ~past & _none_behind(key_first[number], last[some])
+        past = there & _none_later(key_last[number], first[some])
+        always = there & ~past & _none_later(key_first[number], last[some])
         always |= past & ~ranked[some, None]
         past &= ranked[some, None]
         seen = past.any(-1, keepdim=True)
@@ -238,13 +238,13 @@ def _blocks(start: Tensor, stop: Tensor, n_k: int) -> Iterator[tuple[Tensor, Ten
         yield some, keys[low : max(low + 1, int(stop[some].max()))]
 
 
-def _none_behind(keys: Tensor, cells: Tensor) -> Tensor:
-    """(cells, keys): whether the key is behind the cell on no axis."""
+def _none_later(keys: Tensor, cells: Tensor) -> Tensor:
+    """(cells, keys): whether the key is later than the cell on no axis."""
     return _on_all_axes(cells.shape[1], lambda axis: keys[:, axis] <= cells[:, axis, None])
 
 
-def _each_not_behind(keys: Tensor, index: Tensor, cells: Tensor) -> Tensor:
-    """(cells, a): whether the key that is named is behind the cell on no axis."""
+def _each_not_later(keys: Tensor, index: Tensor, cells: Tensor) -> Tensor:
+    """(cells, a): whether the key that is named is later than the cell on no axis."""
     return _on_all_axes(cells.shape[1], lambda axis: keys[index.clamp_min(0), axis] <= cells[:, axis, None])
 
 
@@ -270,7 +270,7 @@ def _latest_in_time(layout: Layout, first: Tensor, last: Tensor) -> Tensor:
     order = last.sum(-1).argsort(stable=True)
     latest = []
     for some in torch.arange(len(first), device=first.device).split(max(1, PAIRS_AT_ONCE // max(1, len(last)))):
-        in_time = _none_behind(last[order], first[some]) & (structure[order] == structure[some, None])
+        in_time = _none_later(last[order], first[some]) & (structure[order] == structure[some, None])
         found = len(order) - 1 - in_time.flip(-1).int().argmax(-1)
         latest.append(torch.where(in_time.any(-1), order[found], -1))
     return torch.cat([first.new_zeros(0), *latest])

@@ -35,9 +35,9 @@ class Layout:
         always: (m, a) int64, the coarse keys that each cell attends to beside the selected ones, distinct, −1 after the
             last; they need not lie in its range. None by default.
         positions: where queries (n_q, axes) and keys (n_k, axes) stand, int64: a query sees a key only if the key
-            stands behind it on no axis. :func:`~gpa_nd.causal` makes the other fields fit.
+            is later on no axis. :func:`~gpa_nd.causal` makes the other fields fit.
         coarse_positions: those of cells (m, axes) and of coarse keys (n_k', axes): a cell selects a coarse key only if
-            that stands behind it on no axis. Needed where ranges cannot say it.
+            that is later on no axis. Needed where ranges cannot say it.
         ranked_by: (m,) int64, the cell whose coarse queries rank the coarse keys for each cell; itself by default.
         coarser: the layout by which Phase 1 itself is done (more than two levels). Its queries and keys are the coarse
             queries and coarse keys of this one; what it selects is what the cells of this one choose from.
@@ -188,7 +188,7 @@ class Layout:
         if any(x.ranked_by is not None for x in layouts):
             own = (torch.arange(m, device=device) for m in cells)
             of_each = [x.ranked_by if x.ranked_by is not None else o for x, o in zip(layouts, own, strict=True)]
-            ranked_by = _one_behind_another(of_each, cells)
+            ranked_by = _one_after_another(of_each, cells)
         return cls(
             Partition.concat([x.query_groups for x in layouts]),
             Partition.concat([x.query_cells for x in layouts]),
@@ -201,7 +201,7 @@ class Layout:
             _joined([x._coarse_positions(axes) for x in layouts for axes in coarse_axes]),
             ranked_by,
             cls.concat(coarser) if coarser else None,
-            _one_behind_another(parents, [len(x.query_cells) for x in coarser]) if coarser else None,
+            _one_after_another(parents, [len(x.query_cells) for x in coarser]) if coarser else None,
         )
 
     def _all_keys(self) -> Tensor:
@@ -214,7 +214,7 @@ class Layout:
         return padded
 
     def _coarse_positions(self, axes: int) -> tuple[Tensor, Tensor]:
-        """Those that there are, or such that nothing is behind anything."""
+        """Those that there are, or such that nothing is later than anything."""
         if self.coarse_positions is not None:
             return self.coarse_positions
         zeros = torch.zeros(len(self.query_cells) + len(self.key_groups), axes, dtype=torch.int64, device=self.device)
@@ -233,7 +233,7 @@ def _with_axes(pair: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor] | No
     return pair[0][:, None], pair[1][:, None]
 
 
-def _one_behind_another(numbers: Sequence[Tensor], counts: Sequence[int]) -> Tensor:
+def _one_after_another(numbers: Sequence[Tensor], counts: Sequence[int]) -> Tensor:
     """Numbers within each structure as numbers within all of them, given how many there are in each."""
     before = torch.tensor([0, *counts]).cumsum(0).tolist()
     return torch.cat([x + start for x, start in zip(numbers, before[:-1], strict=True)])

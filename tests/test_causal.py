@@ -1,4 +1,4 @@
-"""Strictness: what stands behind t sways nothing at or before t, by a single bit, selection included."""
+"""Strictness: what comes after t sways nothing at or before t, by a single bit, selection included."""
 
 from dataclasses import replace
 
@@ -24,24 +24,24 @@ ROWS = [
 ]
 
 
-def changed_behind(tokens, behind, how):
-    """The tokens with other numbers, or none, where ``behind`` (n,) is True."""
+def changed_later(tokens, later, how):
+    """The tokens with other numbers, or none, where ``later`` (n,) is True."""
     rng = torch.Generator().manual_seed(9)
     for name, x in tokens.items():
         other = torch.full_like(x, torch.nan) if how == "nan" else 9 * torch.randn(x.shape, generator=rng).to(x)
-        tokens[name] = torch.where(behind[:, None], other, x)
+        tokens[name] = torch.where(later[:, None], other, x)
     return tokens
 
 
 def sways_what_stands_before(row, layout, backend, how, dtype=torch.float32) -> bool:
-    """Whether a change behind any position reaches an output that is not behind it."""
+    """Whether a change after any position reaches an output that is not after it."""
     tokens = {name: x.to(dtype) for name, x in row.tokens().items()}
     place = places(row.shape)[:, list(row.causal)]
     out = gpa_attention(layout=layout, kappa=2, backend=backend, **tokens)
     for t in place.unique(dim=0):
-        behind = (place > t).any(-1)
-        other = gpa_attention(layout=layout, kappa=2, backend=backend, **changed_behind(dict(tokens), behind, how))
-        if not out[:, :, ~behind].equal(other[:, :, ~behind]):
+        later = (place > t).any(-1)
+        other = gpa_attention(layout=layout, kappa=2, backend=backend, **changed_later(dict(tokens), later, how))
+        if not out[:, :, ~later].equal(other[:, :, ~later]):
             return True
     return False
 
@@ -58,7 +58,7 @@ def row(request):
 
 
 @pytest.mark.parametrize("how", ["numbers", "nan"])
-def test_nothing_behind_sways_a_bit(row, backend, how):
+def test_nothing_later_sways_a_bit(row, backend, how):
     assert not sways_what_stands_before(row, row.layout(), backend, how)
 
 
@@ -81,9 +81,9 @@ def test_gradients_of_later_inputs_are_zero(row, backend):
     out = gpa_attention(layout=row.layout(), kappa=2, backend=backend, **tokens)
     place = places(row.shape)[:, list(row.causal)]
     t = place[len(place) // 2]
-    behind = (place > t).any(-1)
-    for grad in torch.autograd.grad(out[:, :, ~behind].sum(), tuple(tokens.values())):
-        assert not grad[:, :, behind].any()
+    later = (place > t).any(-1)
+    for grad in torch.autograd.grad(out[:, :, ~later].sum(), tuple(tokens.values())):
+        assert not grad[:, :, later].any()
 
 
 def test_groups_of_one_point_in_time_are_never_always_on():
@@ -135,10 +135,10 @@ def test_cells_above_begin_in_time_in_whatever_order_elements_are(backend, seed)
     assert (gpa_attention(*tokens, layout, kappa=99, backend=backend) - expected).abs().max() < 1e-12
     out = gpa_attention(*tokens, layout, kappa=(1, 1), backend=backend)
     for t in range(24):
-        behind = time > t
-        other = changed_behind(dict(zip("qkv", tokens, strict=True)), behind, "numbers")
-        assert gpa_attention(**other, layout=layout, kappa=(1, 1), backend=backend)[:, :, ~behind].equal(
-            out[:, :, ~behind]
+        later = time > t
+        other = changed_later(dict(zip("qkv", tokens, strict=True)), later, "numbers")
+        assert gpa_attention(**other, layout=layout, kappa=(1, 1), backend=backend)[:, :, ~later].equal(
+            out[:, :, ~later]
         )
 
 

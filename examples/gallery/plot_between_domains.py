@@ -68,7 +68,7 @@ class Listener(nn.Module):
 
     def forward(self, target: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
         """(1, channels, height, width) and (1, channels, time) to (height, width)."""
-        copied = self.copy(target, source)[:, 12:]  # concatenated behind the target's channels
+        copied = self.copy(target, source)[:, 12:]  # concatenated after the target's channels
         return self.paint(copied)[0, 0]
 
 

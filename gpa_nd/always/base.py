@@ -19,7 +19,7 @@ from gpa_nd.partition import Partition
 class AlwaysOn(ABC):
     """Coarse keys that every cell attends to, in the same softmax as the selected ones and beside the κ of them.
 
-    Law: the rows of ``keys(…)`` name distinct coarse keys, −1 behind the last, and depend on nothing but the arguments.
+    Law: the rows of ``keys(…)`` name distinct coarse keys, −1 after the last, and depend on nothing but the arguments.
     """
 
     @abstractmethod
@@ -78,7 +78,7 @@ def check_table(rule: AlwaysOn, table: object, num_cells: int, num_keys: int) ->
 
 
 def table_of(cell: Int[Tensor, " entries"], key: Int[Tensor, " entries"], num_cells: int) -> Int[Tensor, "m a"]:
-    """The keys of each cell, ascending, once each, −1 behind the last, from pairs of a cell and a key.
+    """The keys of each cell, ascending, once each, −1 after the last, from pairs of a cell and a key.
 
     Example:
         >>> table_of(torch.tensor([1, 0, 1, 1]), torch.tensor([5, 2, 3, 5]), 3).tolist()

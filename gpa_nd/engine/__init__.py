@@ -61,7 +61,7 @@ def select_keys(
 
     Returns:
         (B, H, m, min(kappa, n_k')) int64: distinct coarse keys, best first; −1 where a cell may see fewer; a row of −2
-        where NaN or infinity keeps a cell from being ranked. Behind them stand the columns of :attr:`Layout.always`.
+        where NaN or infinity keeps a cell from being ranked. After them come the columns of :attr:`Layout.always`.
 
     Raises:
         TypeError: an argument of the wrong type, or mixed dtypes.

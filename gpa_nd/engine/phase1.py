@@ -56,7 +56,7 @@ def select(
 
 
 def _without(chosen: Tensor, always: Tensor) -> Tensor:
-    """The coarse keys that are not always on, in their order, and −1 behind them; a row of −2 stays."""
+    """The coarse keys that are not always on, in their order, and −1 after them; a row of −2 stays."""
     ordered = always.sort(dim=-1).values.expand(*chosen.shape[:3], -1).contiguous()
     place = torch.searchsorted(ordered, chosen.contiguous()).clamp_max(always.shape[1] - 1)
     there = (ordered.gather(-1, place) == chosen) & (chosen >= 0)

@@ -60,7 +60,7 @@ def attend(
             added = gather(for_query_heads(bias, q)[..., None], index.flatten(-2)).mT
             scores, seen = scores + added.masked_fill(added.isneginf(), 0), seen & ~added.isneginf()
         if layout.positions is not None:
-            seen = seen & not_behind(*layout.positions, layout, cell, index.flatten(-2))
+            seen = seen & not_later(*layout.positions, layout, cell, index.flatten(-2))
         x_cell = weigh(softmax(scores, seen), v_cell, seen)  # line 17
         x_cells.append(x_cell.masked_fill((chosen == -2).any(-1)[..., None, None], torch.nan).to(q.dtype))
     return layout.fine_cells.join(x_cells)  # line 19
@@ -88,10 +88,10 @@ def weigh(weights: Tensor, v: Tensor, seen: Tensor) -> Float[Tensor, "b h n_q c_
     return (weights[..., None] * torch.where(seen[..., None], v[..., None, :, :], 0)).sum(-2)
 
 
-def not_behind(
+def not_later(
     of_queries: Tensor, of_keys: Tensor, layout: Layout, cell: int, index: Tensor
 ) -> Bool[Tensor, "b h n_q r"]:
-    """Whether a key stands behind a query of the cell on no axis."""
+    """Whether a key is later than a query of the cell on no axis."""
     return (of_keys[index][:, :, None] <= layout.fine_cells.split(of_queries)[cell][:, None]).all(-1)
 
 

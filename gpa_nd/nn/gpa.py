@@ -36,8 +36,8 @@ class GPA(nn.Module):
             ``key_downsampler.upsampler()``, which fills densely.
         kappa: relevant coarse keys of each cell; at or above their number, the result is dense attention exactly. A
             tuple has a number for each level, finest first; an int means the same at every level.
-        causal: whether a query sees only what does not stand behind it, for each axis of a grid, or for all of them.
-            Strict: changes behind a query do not sway its selection either. See :func:`~gpa_nd.causal`.
+        causal: whether a query sees nothing that comes after it, for each axis of a grid, or for all of them. Strict:
+            changes after a query do not sway its selection either. See :func:`~gpa_nd.causal`.
         always: coarse keys that cells attend to beside the κ: :mod:`gpa_nd.always` has neighbourhoods and sinks.
         scale: factor of the affinity; 1/√c by default.
         affinity: ``"dot"`` (q·k · scale) or ``"euclidean"`` (−|q − k|² · scale).
@@ -95,7 +95,7 @@ class GPA(nn.Module):
 
     @property
     def causal(self) -> bool | tuple[bool, ...]:
-        """The axes along which a query sees nothing behind it."""
+        """The axes along which a query sees nothing after it."""
         return self._structure.causal
 
     @property

@@ -53,7 +53,7 @@ def checked_shapes(name: str, shapes: Sequence[Shape] | Int[Tensor, " b_plus_1"]
         if min(sizes) < 0:
             place = next(place for place, size in enumerate(sizes) if size < 0)
             raise ValueError(
-                f"{name}: expected ascending offsets, got {offsets[place + 1]} behind {offsets[place]} at {place + 1}"
+                f"{name}: expected ascending offsets, got {offsets[place + 1]} after {offsets[place]} at {place + 1}"
             )
         return tuple((size,) for size in sizes)
     if not isinstance(shapes, tuple | list) or not all(isinstance(shape, tuple | list) for shape in shapes):

@@ -40,7 +40,7 @@ class Structure:
         levels: partitioner and downsamplers of each level.
         key_upsampler: the elements under a coarse key of the finest level.
         always: what is attended to beside the selected coarse keys.
-        causal: the axes along which a query sees nothing behind it, as :class:`~gpa_nd.GPA` takes them.
+        causal: the axes along which a query sees nothing after it, as :class:`~gpa_nd.GPA` takes them.
     """
 
     levels: tuple[Level, ...]
@@ -108,7 +108,7 @@ class Structure:
         return table_of(cell, table[cell, place], len(cells))
 
     def _causal(self, layout: Layout, query_shapes: Shapes, key_shapes: Shapes, axes: list[int]) -> Layout:
-        """The layout in which no query sees a key behind it along these axes."""
+        """The layout in which no query sees a key after it along these axes."""
         for query_shape, key_shape in zip(query_shapes, key_shapes, strict=True):
             if any(key_shape[axis : axis + 1] != query_shape[axis : axis + 1] for axis in axes):
                 raise ValueError(

@@ -80,7 +80,7 @@ class PartitionedGPSConv(GPSConv):  # type: ignore[misc]
         layout: Layout | Data,
         **kwargs: Any,
     ) -> Float[Tensor, "n channels"]:
-        """Local messages and global attention, side by side, and a perceptron behind their sum.
+        """Local messages and global attention, side by side, and a perceptron after their sum.
 
         Args:
             x: (n, channels) the nodes of all graphs.

@@ -98,9 +98,7 @@ def _check_index(name: str, index: Tensor, num_nodes: int | None, batch: Tensor 
         )
     if batch is not None and bool((batch.diff() < 0).any()):
         place = int((batch.diff() < 0).nonzero()[0]) + 1
-        raise ValueError(
-            f"batch: expected it sorted, got {int(batch[place])} behind {int(batch[place - 1])} at {place}"
-        )
+        raise ValueError(f"batch: expected it sorted, got {int(batch[place])} after {int(batch[place - 1])} at {place}")
     inside = (index >= 0) & (index < index.shape[1])
     firsts = index.clamp(0, max(0, index.shape[1] - 1))
     fits = inside & (firsts.gather(1, firsts) == firsts)

@@ -17,7 +17,7 @@ def parity(case, dtype, affinity="dot", logits=False, strided=False, c=8, c_v=5)
 
     def run(backend, wide):
         inputs = [(x.to(wide) if wide else x).clone() for x in (*flat, *extra)]
-        if strided:  # heads behind elements, and every second channel of a tensor full of NaN
+        if strided:  # heads after elements, and every second channel of a tensor full of NaN
             for i, x in enumerate(inputs[:3]):
                 room = torch.full((x.shape[0], x.shape[2], x.shape[1], 2 * x.shape[3]), torch.nan, dtype=x.dtype)
                 room[..., ::2] = x.transpose(1, 2)

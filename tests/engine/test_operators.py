@@ -232,7 +232,7 @@ def test_heads_that_do_not_fit_are_named(heads, key_heads, value_heads, enable, 
 
 
 @pytest.mark.parametrize("affinity", ["dot", "euclidean"])
-def test_a_query_sees_no_key_behind_its_position(case, backend, affinity):
+def test_a_query_sees_no_key_after_its_position(case, backend, affinity):
     layout, inputs = case.layout(), [x.requires_grad_() for x in case.flat_tokens(batch=1)]
     q, k, v = inputs
     n_q, n_k = q.shape[2], k.shape[2]
@@ -257,7 +257,7 @@ def test_a_query_sees_no_key_behind_its_position(case, backend, affinity):
 
 @pytest.mark.parametrize("affinity", ["dot", "euclidean"])
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf, 7.0])
-def test_what_stands_behind_a_query_changes_no_bit_of_its_result(backend, bad, affinity):
+def test_what_is_later_than_a_query_changes_no_bit_of_its_result(backend, bad, affinity):
     layout = gpa_nd.audio(downsample=4, cells=3, kappa=1).layout((30,), (30,))
     q, k, v = torch.randn(3, 2, 1, 30, 16)
     relevant = select_keys(q, k, layout, kappa=4)
@@ -275,7 +275,7 @@ def test_what_stands_behind_a_query_changes_no_bit_of_its_result(backend, bad, a
 
 @pytest.mark.parametrize("affinity", ["dot", "euclidean"])
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
-def test_what_stands_behind_a_query_changes_no_bit_of_its_gradient(bad, affinity):
+def test_what_is_later_than_a_query_changes_no_bit_of_its_gradient(bad, affinity):
     layout = gpa_nd.audio(downsample=4, cells=3, kappa=1).layout((30,), (30,))
     q, k, v = torch.randn(3, 2, 1, 30, 16)
     layout = replace(layout, positions=(torch.arange(30), torch.arange(30)))

@@ -228,7 +228,7 @@ X = torch.randn(1, 2, 14, 4)
     ("shapes", "key_shapes", "error", "message"),
     [
         (torch.tensor([1, 5, 14]), None, ValueError, "query_shapes: expected offsets that start at 0, got 1"),
-        (torch.tensor([0, 9, 5, 14]), None, ValueError, "ascending offsets, got 5 behind 9 at 2"),
+        (torch.tensor([0, 9, 5, 14]), None, ValueError, "ascending offsets, got 5 after 9 at 2"),
         (torch.tensor([0, 5, 13]), None, ValueError, "query_shapes: they add up to 13 elements, but q has 14"),
         (torch.tensor([0, 14]), torch.tensor([0, 15]), ValueError, "key_shapes: they add up to 15 .* k has 14"),
         (torch.tensor([[0, 14]]), None, ValueError, r"offsets of shape \(structures \+ 1,\), got \(1, 2\)"),

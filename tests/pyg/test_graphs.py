@@ -226,7 +226,7 @@ def across_graphs():
     [
         (lambda: graph(5, 5), ValueError, r"gpa_group_index and gpa_cell_index, which the transform .*AddPartitions"),
         (lambda: torch.zeros(3), TypeError, "data: expected a torch_geometric Data or Batch, got Tensor"),
-        (shuffled, ValueError, "batch: expected it sorted, got 0 behind 1 at 9"),
+        (shuffled, ValueError, "batch: expected it sorted, got 0 after 1 at 9"),
         (cut, ValueError, "AddPartitions must be the last transform that changes nodes"),
         (across_graphs, ValueError, "gpa_group_index: node 20 names 0, which is not the first node of a group"),
     ],

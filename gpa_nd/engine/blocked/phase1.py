@@ -122,7 +122,7 @@ class Phase1:
             )
             for block in blocks:
                 hidden = None if span.alike else self._outside(block, number)
-                hidden = _either(hidden, self._behind(block, number))
+                hidden = _either(hidden, self._later(block, number))
                 keys = CoarseKeys(number, k, added, _either(None if hidden is None else hidden[None], masked))
 
                 def pick(element: Tensor, q: Tensor = q) -> Tensor:
@@ -133,9 +133,9 @@ class Phase1:
     def _choose_apart(self, block: Block, number: Int[Tensor, "p r"]) -> None:
         """What each cell of the block chooses among coarse keys of its own; −1 names none."""
         named, first = number.clamp_min(0), block.heads[:, None]
-        hidden, behind = number < 0, self._behind(block, named)
-        if behind is not None:
-            hidden |= behind
+        hidden, later = number < 0, self._later(block, named)
+        if later is not None:
+            hidden |= later
         row = named + first * self.k.shape[1]
         added = None if self.added is None else self.added.view(-1)[row][None]
         if self.masked is not None:
@@ -158,8 +158,8 @@ class Phase1:
         start, stop = self.ranges[block.cells, :, None].unbind(1)
         return (number < start) | (number >= stop)
 
-    def _behind(self, block: Block, number: Tensor) -> Bool[Tensor, "p r"] | None:
-        """Which coarse keys stand behind each cell on some axis."""
+    def _later(self, block: Block, number: Tensor) -> Bool[Tensor, "p r"] | None:
+        """Which coarse keys are later than each cell on some axis."""
         hidden = None
         if self.positions is not None:
             of_cells, of_keys = self.positions

@@ -70,7 +70,7 @@ class Queries:
 
     Attributes:
         element: (p, s) its number.
-        row: (p, s) where it is among all rows of q; the row behind the last one for padding.
+        row: (p, s) where it is among all rows of q; the row after the last one for padding.
         silent: (p, s) True for padding, which nobody reads, and in cells that are NaN; None if no query is.
         q: (p, s, c) the queries, times the scale if the affinity is a dot product.
         weights: (p, s, r) softmax of its scores over the keys that it sees.

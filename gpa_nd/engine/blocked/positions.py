@@ -1,4 +1,4 @@
-"""Which keys stand behind which queries, for a block of cells at a time."""
+"""Which keys are later than which queries, for a block of cells at a time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ EXACT = 2**22  # positions as far apart as this differ by a half in float32, too
 
 
 class Positions:
-    """Where queries (n_q, axes) and keys (n_k, axes) stand: a query sees a key that stands behind it on no axis.
+    """Where queries (n_q, axes) and keys (n_k, axes) stand: a query sees a key that is later on no axis.
 
     On a CPU they are made numbers of the kind that scores are, half a step between queries and keys: arithmetic on the
     scores takes a tenth of the time of a mask.
@@ -37,8 +37,8 @@ class Positions:
         """The keys that each query sees, of those that are seen at all."""
         axes = zip(self.of_queries, self.of_keys, strict=True)
         on_each = (of_keys[key][:, None] <= of_queries[query][..., None] for of_queries, of_keys in axes)
-        not_behind: Tensor = reduce(Tensor.logical_and_, on_each)
-        return not_behind if seen is None else not_behind.logical_and_(seen)
+        not_later: Tensor = reduce(Tensor.logical_and_, on_each)
+        return not_later if seen is None else not_later.logical_and_(seen)
 
     def hide(
         self,

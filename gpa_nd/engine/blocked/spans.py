@@ -19,7 +19,7 @@ class Span:
     Attributes:
         cells: (n,) their numbers, on the CPU; None for all.
         start: the first coarse key.
-        stop: the one behind the last.
+        stop: the one after the last.
         alike: whether every cell sees all of them.
     """
 

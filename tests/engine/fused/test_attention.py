@@ -143,7 +143,7 @@ def test_strided_inputs_change_nothing():
     q, k, v = tokens(layout, c=17)
     relevant = some_keys(layout, q)
 
-    def apart(x, step):  # heads behind elements, in a tensor full of NaN
+    def apart(x, step):  # heads after elements, in a tensor full of NaN
         room = torch.full((x.shape[0], 2 * x.shape[2], x.shape[1], step * x.shape[3] + 3), math.nan, device=x.device)
         room[:, ::2, :, : step * x.shape[3] : step] = x.transpose(1, 2)
         return room[:, ::2, :, : step * x.shape[3] : step].transpose(1, 2)

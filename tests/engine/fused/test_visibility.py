@@ -349,7 +349,7 @@ def small_cells() -> Layout:
 
 
 @pytest.mark.parametrize("name", [*(x for x in LAYOUTS if x not in ("two levels", "ranked by anybody")), "small cells"])
-def test_what_stands_behind_changes_no_bit(name):
+def test_what_is_later_changes_no_bit(name):
     layout, kappa = (small_cells(), (2,)) if name == "small cells" else LAYOUTS[name]()
     q, k, v = tokens(layout, heads=1)
     of_queries, of_keys = layout.positions
