@@ -10,8 +10,10 @@ from torch import Tensor, nn
 from torch_geometric.data import Data
 from torch_geometric.nn import GPSConv, MessagePassing
 
+from gpa_nd.checks import check_tensor
 from gpa_nd.engine import Affinity, Backend
 from gpa_nd.layout import Layout
+from gpa_nd.pyg.attached import check_batch
 from gpa_nd.pyg.graph_attention import GraphAttention
 
 
@@ -20,14 +22,18 @@ class PartitionedGPSConv(GPSConv):  # type: ignore[misc]
 
     Where a model has ``GPSConv(channels, conv, heads=4)``, write ``PartitionedGPSConv(channels, conv, heads=4,
     kappa=8)``; where it calls ``gps(x, edge_index, batch)``, call ``gps(x, edge_index, batch, layout=layout)``, with
-    ``layout = graph_layout(data)`` once for each batch. A state dict of a GPSConv with multi-head attention fits.
+    ``layout = graph_layout(data)`` once for each batch: ``layout`` is required, and ``batch`` is for norms alone. A
+    state dict of a GPSConv with multi-head attention fits.
+
+    Of GPSConv's arguments ``attn_type`` and ``attn_kwargs`` are gone, since the attention is always this one, which
+    drops out no weights; those after ``heads`` are given by name.
 
     Args:
         channels: of the nodes, in and out.
         conv: local message passing, or None.
         heads: attention heads.
         kappa: relevant groups of each cell; a tuple has a number for each level, finest first.
-        dropout: of the intermediate features; attention weights are not dropped.
+        dropout: of the intermediate features.
         act: activation between, by PyG's name or as a module.
         act_kwargs: its arguments.
         norm: normalization, by PyG's name or as a module, or None.
@@ -86,13 +92,16 @@ class PartitionedGPSConv(GPSConv):  # type: ignore[misc]
             x: (n, channels) the nodes of all graphs.
             edge_index: (2, e), or whatever ``conv`` takes for it.
             batch: (n,) the graph of each node, for a normalization that asks for it.
-            layout: as :class:`GraphAttention` takes it.
+            layout: as :class:`GraphAttention` takes it; required.
             **kwargs: passed on to ``conv``, such as ``edge_attr``.
 
         Raises:
-            TypeError: as :class:`GraphAttention`.
-            ValueError: as :class:`GraphAttention`.
+            TypeError: as :class:`GraphAttention`, or a ``batch`` that is no integer tensor.
+            ValueError: as :class:`GraphAttention`, or a ``batch`` that is not a number for each node.
         """
+        check_tensor("x", x)
+        if batch is not None:
+            check_batch(batch, len(x))
         out = self._joined(self.norm2, x, self.attn(x, layout), batch)
         if self.conv is not None:
             out = self._joined(self.norm1, x, self.conv(x, edge_index, **kwargs), batch) + out

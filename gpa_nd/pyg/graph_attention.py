@@ -95,6 +95,11 @@ class GraphAttention(nn.Module):
                 raises.
         """
         check_tensor("x", x)
+        if not isinstance(layout, Layout | Data):
+            raise TypeError(
+                f"layout: expected a Layout, as gpa_nd.pyg.graph_layout makes it, or a torch_geometric Data or Batch, "
+                f"got {type(layout).__name__}"
+            )
         layout = layout if isinstance(layout, Layout) else graph_layout(layout)
         n = layout.query_groups.num_elements
         if x.shape != (n, self.channels):

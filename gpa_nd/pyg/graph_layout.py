@@ -12,7 +12,7 @@ from torch_geometric.data import Data
 from gpa_nd.always.base import table_of
 from gpa_nd.layout import Layout
 from gpa_nd.partition import Partition
-from gpa_nd.pyg.transform import CELLS, GROUPS, NEAR
+from gpa_nd.pyg.attached import attached
 
 
 def graph_layout(data: Data) -> Layout:
@@ -24,8 +24,9 @@ def graph_layout(data: Data) -> Layout:
         data: a ``Data`` or ``Batch`` of graphs that went through :class:`AddPartitions`.
 
     Raises:
-        TypeError: ``data`` is something else.
-        ValueError: the transform is missing, the nodes were sampled or renumbered since, or ``batch`` is not sorted.
+        TypeError: ``data`` is something else, or numbers of nodes or graphs that are no integers.
+        ValueError: the transform is missing, nodes were sampled, removed or renumbered since, or ``batch`` is not
+            sorted or not a number for each node.
 
     Example:
         >>> import torch
@@ -40,21 +41,11 @@ def graph_layout(data: Data) -> Layout:
         >>> layout.key_ranges.tolist()
         [[0, 7], [0, 7], [0, 7], [7, 8], [8, 11]]
     """
-    if not isinstance(data, Data):
-        raise TypeError(f"data: expected a torch_geometric Data or Batch, got {type(data).__name__}")
-    missing = [name for name in (GROUPS, CELLS) if name not in data]
-    if missing:
-        raise ValueError(
-            f"data: expected {' and '.join(missing)}, which the transform gpa_nd.pyg.AddPartitions attaches, got the "
-            f"attributes {data.keys()}"
-        )
-    groups, cells, batch = data[GROUPS], data[CELLS], data.get("batch")
-    _check_index(GROUPS, groups, data.num_nodes, batch)
-    _check_index(CELLS, cells, data.num_nodes, batch)
+    groups, cells, near, batch = attached(data)
     layout = _level(0, torch.arange(groups.shape[1], device=groups.device), groups, cells, batch)
-    if NEAR not in data:
+    if not near.shape[1]:
         return layout
-    near_cell, near_group = (_number(index[0])[nodes] for index, nodes in zip((cells, groups), data[NEAR], strict=True))
+    near_cell, near_group = (_number(index[0])[nodes] for index, nodes in zip((cells, groups), near, strict=True))
     return replace(layout, always=table_of(near_cell, near_group, len(layout.query_cells)))
 
 
@@ -87,26 +78,3 @@ def _own_groups(batch: Int[Tensor, " n"], groups: Int[Tensor, " g"], cells: Int[
     counts = torch.bincount(batch[groups])
     ends = counts.cumsum(0)
     return torch.stack([ends - counts, ends], dim=1)[batch[cells]]
-
-
-def _check_index(name: str, index: Tensor, num_nodes: int | None, batch: Tensor | None) -> None:
-    """First nodes (levels, n), each of which is its own first and in the same graph."""
-    if index.ndim != 2 or index.shape[1] != num_nodes:
-        raise ValueError(
-            f"{name}: expected shape (levels, {num_nodes}), one for each node, got {tuple(index.shape)}; "
-            f"gpa_nd.pyg.AddPartitions must be the last transform that changes nodes"
-        )
-    if batch is not None and bool((batch.diff() < 0).any()):
-        place = int((batch.diff() < 0).nonzero()[0]) + 1
-        raise ValueError(f"batch: expected it sorted, got {int(batch[place])} after {int(batch[place - 1])} at {place}")
-    inside = (index >= 0) & (index < index.shape[1])
-    firsts = index.clamp(0, max(0, index.shape[1] - 1))
-    fits = inside & (firsts.gather(1, firsts) == firsts)
-    if batch is not None:
-        fits &= batch[firsts] == batch
-    if not bool(fits.all()):
-        level, node = (~fits).nonzero()[0].tolist()
-        raise ValueError(
-            f"{name}: node {node} names {int(index[level, node])}, which is not the first node of a group or cell of "
-            f"its graph; gpa_nd.pyg.AddPartitions must be the last transform that changes nodes"
-        )

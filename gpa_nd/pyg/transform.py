@@ -13,7 +13,7 @@ from gpa_nd.ops.coarsening import coarse_edges
 from gpa_nd.ops.graph import GraphDownsampler
 from gpa_nd.partitioners.graph import GraphPartitioner
 
-GROUPS, CELLS, NEAR = "gpa_group_index", "gpa_cell_index", "gpa_near_index"
+GROUPS, CELLS, NEAR, COUNT = "gpa_group_index", "gpa_cell_index", "gpa_near_index", "gpa_node_count"
 """The attributes. A name with "index" makes a batch add the number of nodes before each graph to the node numbers."""
 
 
@@ -25,9 +25,12 @@ class AddPartitions(BaseTransform):  # type: ignore[misc]
 
     - ``gpa_group_index`` (levels, n): the first node of each node's group, finest level first;
     - ``gpa_cell_index`` (levels, n): the first node of each node's cell;
-    - ``gpa_near_index`` (2, e), with ``neighbourhood``: cells and the groups that are always on for them.
+    - ``gpa_near_index`` (2, pairs): cells and the groups that are always on for them; none without ``neighbourhood``;
+    - ``gpa_node_count`` (n,): at each node the number of nodes in its graph, by which a cut is noticed.
 
-    What removes or renumbers nodes, such as sampling a subgraph, must come before this transform.
+    What removes or renumbers nodes, such as sampling a subgraph, must come before this transform. All graphs of a batch
+    need it, with as many levels. PyG joins them, and says in its own words what is missing: ``KeyError`` names the
+    attribute that one of the graphs lacks, and a ``RuntimeError`` of "sizes" that must match means other levels.
 
     Args:
         downsample: most nodes in a group; groups do not join components.
@@ -81,8 +84,10 @@ class AddPartitions(BaseTransform):  # type: ignore[misc]
         first_of_group = [_first(labels)[labels] for labels in groups]
         first_of_cell = [_first(labels)[labels] for labels in cells]
         data[GROUPS], data[CELLS] = torch.stack(first_of_group), torch.stack(first_of_cell)
+        data[NEAR] = edges.new_empty(2, 0)
         if self.neighbourhood:
             data[NEAR] = _neighbours(edges, first_of_cell[0], first_of_group[0])
+        data[COUNT] = torch.full_like(group, data.num_nodes)
         return data
 
     def __repr__(self) -> str:

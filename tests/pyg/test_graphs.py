@@ -83,6 +83,14 @@ def test_the_always_on_groups_are_those_around_a_cell():
     assert layout.always.tolist() == [[0, 1, -1], [0, 1, 2], [1, 2, -1], [3, 4, -1], [3, 4, 5], [4, 5, -1]]
 
 
+def test_graphs_with_and_without_a_neighbourhood_go_together():
+    plain, near = (AddPartitions(2, 1, neighbourhood=on)(graph(12, 9)) for on in (False, True))
+    for each in ([plain, near], [near, plain]):
+        layout = graph_layout(Batch.from_data_list(each))
+        assert_same(layout, Layout.concat([graph_layout(data) for data in each]))
+        assert layout.always is not None
+
+
 def test_a_batch_gives_back_the_graphs_it_was_made_of(transform):
     each = [transform(data) for data in graphs()]
     for back, data in zip(Batch.from_data_list(each).to_data_list(), each, strict=True):
@@ -203,32 +211,102 @@ def batch_of_two():
     return Batch.from_data_list([AddPartitions(3)(graph(n, 20)) for n in (12, 9)])
 
 
+def gps(**other):
+    data = batch_of_two()
+    return PartitionedGPSConv(8, None)(data.x, data.edge_index, **{"layout": data, **other})
+
+
 def shuffled():
     data = batch_of_two()
     data.batch = data.batch.flip(0)
     return data
 
 
-def cut():
-    return batch_of_two().subgraph(torch.arange(5, 20))
+def with_batch(change):
+    data = batch_of_two()
+    data.batch = change(data.batch)
+    return data
+
+
+def cut(nodes):
+    return batch_of_two().subgraph(torch.as_tensor(nodes))
+
+
+def first_nodes():
+    """Of a ring: groups and cells of what is left are still named by their first nodes."""
+    ring = torch.stack([torch.arange(12), (torch.arange(12) + 1) % 12])
+    return AddPartitions(2)(Data(x=torch.zeros(12, 1), edge_index=ring)).subgraph(torch.arange(4))
+
+
+def other(name, change):
+    data = Batch.from_data_list([AddPartitions(3, neighbourhood=True)(graph(n, 20)) for n in (12, 9)])
+    data[name] = change(data[name])
+    return data
+
+
+def first_without_the_transform():
+    return Batch.from_data_list([graph(9, 20), AddPartitions(3)(graph(12, 20))])
 
 
 def across_graphs():
     data = batch_of_two()
-    data.batch = torch.zeros_like(data.batch)
     data.gpa_group_index = torch.zeros_like(data.gpa_group_index)
-    data.batch[-1] = 1
     return data
 
 
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
-        (lambda: graph(5, 5), ValueError, r"gpa_group_index and gpa_cell_index, which the transform .*AddPartitions"),
+        (lambda: graph(5, 5), ValueError, "gpa_group_index, gpa_cell_index, .*, which the transform .*AddPartitions"),
+        (first_without_the_transform, ValueError, "to each graph before a batch is made of them, got the attributes"),
         (lambda: torch.zeros(3), TypeError, "data: expected a torch_geometric Data or Batch, got Tensor"),
+        (lambda: graph_layout(batch_of_two()), TypeError, "data: expected a torch_geometric Data or .*, got Layout"),
+        (lambda: with_batch(torch.Tensor.float), TypeError, "batch: expected an int64 or int32 .*, got torch.float32"),
+        (
+            lambda: with_batch(lambda x: x[1:]),
+            ValueError,
+            r"batch: expected shape \(21,\), the graph of .* got \(20,\)",
+        ),
+        (lambda: with_batch(lambda x: x - 1), ValueError, "batch: expected numbers of at least 0, got -1"),
         (shuffled, ValueError, "batch: expected it sorted, got 0 after 1 at 9"),
-        (cut, ValueError, "AddPartitions must be the last transform that changes nodes"),
-        (across_graphs, ValueError, "gpa_group_index: node 20 names 0, which is not the first node of a group"),
+        (
+            lambda: cut(range(5, 20)),
+            ValueError,
+            "gpa_node_count: expected all 12 nodes .* of node 0 .*, got 7; .* last",
+        ),
+        (lambda: cut(range(20)), ValueError, "gpa_node_count: expected all 9 nodes .* of node 12 had .*, got 8"),
+        (
+            lambda: cut([*range(11, -1, -1), *range(12, 21)]),
+            ValueError,
+            "gpa_group_index: node 0 names 9, which is not",
+        ),
+        (first_nodes, ValueError, "gpa_node_count: expected all 12 nodes .* of node 0 had .*, got 4"),
+        (lambda: other("gpa_node_count", lambda x: x[1:]), ValueError, r"gpa_node_count: expected shape \(21,\)"),
+        (
+            lambda: other("gpa_group_index", lambda x: x[0]),
+            ValueError,
+            r"gpa_group_index: expected shape \(levels, 21\)",
+        ),
+        (lambda: other("gpa_cell_index", torch.Tensor.float), TypeError, "gpa_cell_index: expected an int64 or int32"),
+        (
+            lambda: other("gpa_cell_index", lambda x: x.expand(2, -1)),
+            ValueError,
+            "gpa_cell_index: expected 1 levels as gpa_group_index has, got 2",
+        ),
+        (lambda: other("gpa_near_index", torch.Tensor.float), TypeError, "gpa_near_index: expected an int64 or int32"),
+        (lambda: other("gpa_near_index", lambda x: x[:1]), ValueError, r"gpa_near_index: expected shape \(2, pairs\)"),
+        (lambda: other("gpa_near_index", lambda x: x * 0 + 21), ValueError, r"first node of a cell .* got \[21, 21\]"),
+        (
+            lambda: other("gpa_near_index", lambda x: x * 0 - 1),
+            ValueError,
+            r"first node of a cell .* got \[-1, -1\] at 0",
+        ),
+        (
+            lambda: other("gpa_near_index", lambda x: torch.tensor([[0, 0], [0, 12]])),
+            ValueError,
+            r"gpa_near_index: expected the first node of a cell and that of a group of one graph, got \[0, 12\] at 1",
+        ),
+        (across_graphs, ValueError, "gpa_group_index: node 12 names 0, which is not the first node of a group"),
     ],
 )
 def test_graphs_without_a_layout(make, error, message):
@@ -252,7 +330,11 @@ def test_graphs_without_a_layout(make, error, message):
         (lambda: GraphAttention(8)(torch.zeros(21, 9), batch_of_two()), ValueError, r"x: expected shape \(21, 8\)"),
         (lambda: GraphAttention(8)(torch.zeros(20, 8), batch_of_two()), ValueError, r"x: expected .* got \(20, 8\)"),
         (lambda: GraphAttention(8)([0], batch_of_two()), TypeError, "x: expected a tensor, got list"),
-        (lambda: GraphAttention(8)(torch.zeros(21, 8), None), TypeError, "data: expected a torch_geometric Data"),
+        (lambda: GraphAttention(8)(torch.zeros(21, 8), None), TypeError, "layout: expected a Layout, .* got NoneType"),
+        (lambda: GraphAttention(8)(torch.zeros(21, 8), torch.zeros(21)), TypeError, "layout: expected a .* got Tensor"),
+        (lambda: gps(batch=torch.zeros(21)), TypeError, "batch: expected an int64 or int32 tensor, got torch.float32"),
+        (lambda: gps(batch=torch.zeros(20).long()), ValueError, r"batch: expected shape \(21,\), .* got \(20,\)"),
+        (lambda: gps(layout=torch.zeros(21)), TypeError, "layout: expected a Layout, .* got Tensor"),
         (
             lambda: GraphAttention(8, kappa=(2, 2))(torch.zeros(21, 8), batch_of_two()),
             ValueError,
