@@ -90,10 +90,10 @@ class GridNeighbourhood(AlwaysOn):
             last = torch.minimum(last + radius[axis], keys - 1) // factor[axis]
             starts.append(first)
             widths.append(last - first + 1)
-        cell, key = [], []
         number = torch.arange(len(cells), device=device)
         if not len(cells):
             return table_of(number, number, 0)
+        cell, key = [number[:0]], [number[:0]]  # there may be no keys
         for steps in itertools.product(*(range(int(width.max())) for width in widths)):
             inside, block = torch.ones_like(number, dtype=torch.bool), torch.zeros_like(number)
             for start, width, step, size in zip(starts, widths, steps, blocks, strict=True):

@@ -179,7 +179,7 @@ def gpa_attention(
         backend: ``"reference"``, ``"torch"``, ``"triton"``, or ``"auto"``, the fastest that can run.
 
     Returns:
-        (B, H, n_q, c_v), in the dtype of q.
+        (B, H, n_q, c_v), in the dtype of q; zeros for a query without a visible key, as where there are no keys.
 
     Raises:
         TypeError: an argument of the wrong type, or mixed dtypes.
@@ -198,7 +198,7 @@ def gpa_attention(
     check_choices(scale, affinity, backend)
     check_key_bias(key_mask, key_bias, k)
     bias = key_bias_of(key_mask, key_bias, k)
-    if backend == "auto" and affinity == "dot" and bias is None and _sees_all(layout, kappas) and not _is_empty(q):
+    if backend == "auto" and affinity == "dot" and bias is None and _sees_all(layout, kappas) and not _is_empty(q, k):
         with own_precision(q):
             return blocked.dense(q, k, v, _scale(scale, q))
     relevant = _select_keys(q, k, layout, _enough(kappas, layout), bias, scale, affinity, backend)
@@ -229,10 +229,10 @@ def _select_keys(
     affinity: Affinity,
     backend: Backend,
 ) -> Tensor:
-    if _is_empty(q):
+    if _is_empty(q, k):
         always = 0 if layout.always is None else layout.always.shape[1]
         shape = (*q.shape[:2], len(layout.query_cells), min(kappas[0], len(layout.key_groups)) + always)
-        return torch.empty(shape, dtype=torch.int64, device=q.device)
+        return torch.full(shape, -1, dtype=torch.int64, device=q.device)
     chosen = choose(backend, (q, k), affinity)
     pool = blocked.pool if chosen == "torch" else _mean
     return select(q, k, layout, kappas, bias, _ranking(chosen, _scale(scale, q), affinity), pool)
@@ -275,8 +275,8 @@ def _attend(
 ) -> Tensor:
     inputs = tuple(x for x in (q, k, v, logits, bias) if x is not None)
     chosen, scale = choose(backend, (q, k, v), affinity), _scale(scale, q)
-    if _is_empty(q):  # but a part of the graph that gradients go through
-        return q.new_zeros(*q.shape[:3], v.shape[-1]) + 0 * sum(x.sum().to(q.dtype) for x in inputs)
+    if _is_empty(q, k):  # but a part of the graph that gradients go through
+        return q.new_zeros(*q.shape[:3], v.shape[-1]) + sum(x[..., :0].sum().to(q.dtype) for x in inputs)
     if chosen != "reference":
         check_no_tangents(chosen, inputs)
     k, v = hide(k, bias), hide(v, bias)
@@ -294,8 +294,9 @@ def _attend(
             return fused.attend(q, k, v, layout, relevant, logits, bias, scale)
 
 
-def _is_empty(q: Tensor) -> bool:
-    return 0 in q.shape[:-1]
+def _is_empty(q: Tensor, k: Tensor) -> bool:
+    """Whether there is no query, or no key for them."""
+    return 0 in q.shape[:-1] or k.shape[2] == 0
 
 
 def _scale(scale: float | None, q: Tensor) -> float:

@@ -43,7 +43,7 @@ def check_structured(tensors: dict[str, Tensor], enable_gqa: bool = False) -> No
 
     Raises:
         TypeError: something is not a tensor, or dtypes are mixed or not floating point.
-        ValueError: devices, batch entries, heads, channels or (of v) elements that differ, or no keys for the queries.
+        ValueError: devices, batch entries, heads, channels or (of v) elements that differ.
     """
     q, k = tensors["q"], tensors["k"]
     for name, x in tensors.items():
@@ -66,8 +66,6 @@ def check_structured(tensors: dict[str, Tensor], enable_gqa: bool = False) -> No
             raise ValueError(f"v: expected elements {tuple(k.shape[2:-1])} as k has, got {tuple(x.shape[2:-1])}")
     if k.shape[-1] != q.shape[-1]:
         raise ValueError(f"k: expected {q.shape[-1]} channels as q has, got {k.shape[-1]}")
-    if not k.shape[2:-1].numel() and q.shape[2:-1].numel():
-        raise ValueError(f"k: expected at least one key for the queries to attend to, got shape {tuple(k.shape)}")
 
 
 def _check_heads(name: str, x: Tensor, other: Tensor, shared: bool) -> None:

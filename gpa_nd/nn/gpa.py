@@ -185,7 +185,8 @@ class GPA(nn.Module):
             key_bias: ``(B, H_k, *key_shape)``, added to the affinities of each key; differentiable.
 
         Returns:
-            ``(B, H, *query_shape, c_v)``; zeros for a query without a visible key. Nested where q is.
+            ``(B, H, *query_shape, c_v)``; zeros for a query without a visible key, as where k has none. Nested where
+            q is.
 
         Raises:
             TypeError: not tensors of one floating point dtype.

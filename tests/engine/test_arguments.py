@@ -87,9 +87,3 @@ relevant = torch.zeros(1, 1, 2, 3, dtype=torch.int64)
 def test_bad_input_is_named(call, error, message):
     with pytest.raises(error, match=message):
         call()
-
-
-def test_no_keys_are_an_error_where_there_are_queries():
-    empty = gpa_nd.audio(downsample=2, cells=2, kappa=1).layout((8,), (0,))
-    with pytest.raises(ValueError, match="k: expected at least one key"):
-        gpa_attention(q, k[:, :, :0], v[:, :, :0], empty, kappa=1)

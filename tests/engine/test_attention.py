@@ -5,6 +5,7 @@ import torch
 
 import gpa_nd
 from gpa_nd import GPA, attend, select_keys, testing
+from gpa_nd.always import GridNeighbourhood
 
 
 def parity(case, dtype, affinity="dot", logits=False, strided=False, c=8, c_v=5):
@@ -253,6 +254,21 @@ def test_no_queries_give_an_empty_result(backend):
     gpa = gpa_nd.image(downsample=2, cells=2, kappa=1, backend=backend)
     k = torch.randn(1, 1, 4, 4, 3)
     assert gpa(torch.randn(1, 1, 0, 4, 3), k, k).shape == (1, 1, 0, 4, 3)
+
+
+@pytest.mark.parametrize("kappa", [1, 99, (1, 1)])
+@pytest.mark.parametrize("always", [(), (GridNeighbourhood(2),)])
+def test_no_keys_give_zeros_and_zero_gradients(kappa, always, backend):
+    gpa = gpa_nd.image(2, 2, kappa, always=always, backend=backend)
+    q = torch.randn(1, 2, 5, 4, 3).index_fill(2, torch.tensor([1]), torch.nan).requires_grad_()
+    k, v = (torch.randn(1, 2, 0, 4, c, requires_grad=True) for c in (3, 5))
+    bias = torch.zeros(1, 2, 0, 4, requires_grad=True)
+    out = gpa(q, k, v, key_mask=torch.ones(1, 0, 4, dtype=torch.bool), key_bias=bias)
+    assert out.equal(torch.zeros(1, 2, 5, 4, 5))
+    for x, grad in zip((q, k, v, bias), torch.autograd.grad(out.sum(), (q, k, v, bias)), strict=True):
+        assert grad.equal(torch.zeros_like(x))
+    packed = gpa.packed(*(x.flatten(2, 3) for x in (q, k, v)), [(2, 4), (3, 4)], [(0, 4), (0, 4)])
+    assert packed.equal(torch.zeros(1, 2, 20, 5))
 
 
 def test_an_image_looks_at_audio_with_gradients_everywhere(backend):

@@ -157,7 +157,6 @@ EDGES = torch.tensor([[0, 1], [1, 2]])
         ),
         (lambda: GPA(CUT, DOWN, kappa=1)(x, x, None), TypeError, "v: expected a tensor, got NoneType"),
         (lambda: GPA(CUT, DOWN, kappa=1)(x, x.expand(2, -1, -1, -1, -1), x), ValueError, "k: expected batch and heads"),
-        (lambda: GPA(CUT, DOWN, kappa=1)(x, x[:, :, :0], x[:, :, :0]), ValueError, "k: expected at least one key"),
         (lambda: GPA(CUT, DOWN, kappa=1)(x[..., :0], x[..., :0], x), ValueError, "q: expected at least one channel"),
         (
             lambda: GPA(GraphPartitioner(EDGES[0]), GraphDownsampler(EDGES[0]), kappa=1)(
