@@ -148,6 +148,7 @@ def graph(
     kappa: int | tuple[int, ...] = 8,
     *,
     edge_weight: Float[Tensor, " e"] | None = None,
+    causal: bool = False,
     always: Sequence[AlwaysOn] = (),
     scale: float | None = None,
     affinity: Affinity = "dot",
@@ -167,6 +168,7 @@ def graph(
         cells: cells of coarse nodes.
         kappa: relevant coarse nodes of each cell. A tuple has a number for each level, finest first.
         edge_weight: (e,) how strongly the nodes of an edge belong together; 1 by default.
+        causal: only False, as a graph has no axis to be causal along. :func:`~gpa_nd.causal` takes positions of nodes.
         always: see :class:`GPA`.
         scale: see :class:`GPA`.
         affinity: see :class:`GPA`.
@@ -175,7 +177,7 @@ def graph(
 
     Raises:
         TypeError: ``edge_index`` is not an integer tensor.
-        ValueError: an index outside 0 … n−1, or a number below 1.
+        ValueError: an index outside 0 … n−1, a number below 1, or a graph that is to be causal.
 
     Example:
         >>> import torch
@@ -185,6 +187,11 @@ def graph(
         >>> gpa_nd.graph(ring, 100, downsample=4, cells=5)(q, k, v).shape
         torch.Size([1, 2, 100, 8])
     """
+    if causal is not False:
+        raise ValueError(
+            f"causal: expected False, as a graph has no axis to be causal along, got {causal!r}; gpa_nd.causal takes "
+            f"positions, such as the time of each node"
+        )
     levels = len(kappa) if isinstance(kappa, tuple) else 1
     downsamplers, partitioners = [], []
     for level in range(levels):

@@ -8,7 +8,9 @@ import torch
 import gpa_nd
 from gpa_nd import Layout, causal, gpa_attention, select_keys
 from gpa_nd.always import GlobalElements, GridNeighbourhood
+from gpa_nd.ops import GridDownsampler
 from gpa_nd.partition import Partition
+from gpa_nd.partitioners import GridPartitioner
 from tests.seeing import on_grid, places
 
 ROWS = [
@@ -160,9 +162,24 @@ def test_structures_side_by_side_do_not_rank_for_each_other(backend):
     [
         (lambda: gpa_nd.audio(causal=1), TypeError, "causal: expected a bool or a tuple of bools, one per axis, got 1"),
         (
-            lambda: gpa_nd.image(causal=(True,)).layout((8, 8), (8, 8)),
+            lambda: gpa_nd.image(causal=(True,)),
             ValueError,
             r"causal: expected one bool for each of 2 axes, got \(True,\)",
+        ),
+        (
+            lambda: gpa_nd.GPA(GridPartitioner(2), GridDownsampler((2, 2)), kappa=1, causal=(False,)),
+            ValueError,
+            r"causal: expected one bool for each of 2 axes, got \(False,\)",
+        ),
+        (
+            lambda: gpa_nd.GPA(GridPartitioner(2), GridDownsampler(2), kappa=1, causal=(True,)).layout((8, 8), (8, 8)),
+            ValueError,
+            r"causal: expected one bool for each of 2 axes, got \(True,\)",
+        ),
+        (
+            lambda: gpa_nd.graph(torch.tensor([[0], [1]]), 2, causal=True),
+            ValueError,
+            "causal: expected False, as a graph has no axis to be causal along, got True; gpa_nd.causal takes",
         ),
         (
             lambda: gpa_nd.GPA(
@@ -172,7 +189,7 @@ def test_structures_side_by_side_do_not_rank_for_each_other(backend):
                 causal=True,
             ),
             ValueError,
-            "causal: expected operators of a grid, whose axes have an order, got GraphPartitioner; gpa_nd.causal takes",
+            "causal: expected operators of a grid, got GraphPartitioner, which has no axis to be causal along; gpa_nd",
         ),
         (
             lambda: gpa_nd.audio(causal=True).layout((8,), (9,)),
@@ -220,7 +237,7 @@ def test_structures_side_by_side_do_not_rank_for_each_other(backend):
             "before: expected cells −1 … 1, got -1 … 9",
         ),
         (
-            lambda: gpa_nd.audio(causal=(False, True)).layout((8,), (8,)),
+            lambda: gpa_nd.audio(causal=(False, True)),
             ValueError,
             r"causal: expected one bool for each of 1 axes, got \(False, True\)",
         ),

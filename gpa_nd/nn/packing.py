@@ -57,7 +57,9 @@ def checked_shapes(name: str, shapes: Sequence[Shape] | Int[Tensor, " b_plus_1"]
             )
         return tuple((size,) for size in sizes)
     if not isinstance(shapes, tuple | list) or not all(isinstance(shape, tuple | list) for shape in shapes):
-        raise TypeError(f"{name}: expected a sequence of shapes or a tensor of offsets, got {_short(shapes)}")
+        of_ints = isinstance(shapes, tuple | list) and shapes and all(isinstance(size, int) for size in shapes)
+        hint = "; offsets are torch.tensor([0, …])" if of_ints else ""
+        raise TypeError(f"{name}: expected a sequence of shapes or a tensor of offsets, got {_short(shapes)}{hint}")
     if not shapes:
         raise ValueError(f"{name}: expected at least one structure, got none")
     if len(axes := {len(shape) for shape in shapes}) > 1:

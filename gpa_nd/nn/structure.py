@@ -15,7 +15,7 @@ from gpa_nd.causal import causal
 from gpa_nd.checks import check_int
 from gpa_nd.layout import Layout
 from gpa_nd.ops.base import Downsampler, IndexUpsampler, Shape
-from gpa_nd.ops.grid import GridDownsampler, PackedPlaces
+from gpa_nd.ops.grid import GridDownsampler, PackedPlaces, PerAxis
 from gpa_nd.partition import Partition
 from gpa_nd.partitioners.base import Partitioner
 from gpa_nd.partitioners.grid import GridPartitioner
@@ -77,7 +77,7 @@ class Structure:
             operator = "key_upsampler"
             key_members = upsampler.packed_members(key_shapes)
         except ValueError as error:
-            where = "which are the axes of q and k between (batch, heads) and channels"
+            where = "sizes without batch, heads and channels"
             if level:
                 where = f"which is what level {level} leaves of them"
             raise ValueError(
@@ -157,20 +157,33 @@ def check_causal(causal: object, levels: tuple[Level, ...]) -> None:
 
     Raises:
         TypeError: neither a bool nor a tuple of bools.
-        ValueError: a causal axis without a grid.
+        ValueError: a causal axis without a grid, or another number of axes than an operator of the queries has.
     """
     each = causal if isinstance(causal, tuple) else (causal,)
     if not each or not all(isinstance(is_causal, bool) for is_causal in each):
         raise TypeError(f"causal: expected a bool or a tuple of bools, one per axis, got {causal!r}")
+    if isinstance(causal, tuple):
+        for axes in (axes for level in levels for axes in _axes_of_queries(level)):
+            per_axis(causal, axes)
     if not any(each):
         return
     for level in levels:
         for operator in (level.partitioner, level.downsampler, level.key_downsampler):
             if not isinstance(operator, GridPartitioner | GridDownsampler):
                 raise ValueError(
-                    f"causal: expected operators of a grid, whose axes have an order, got "
-                    f"{type(operator).__name__}; gpa_nd.causal takes positions"
+                    f"causal: expected operators of a grid, got {type(operator).__name__}, which has no axis to be "
+                    f"causal along; gpa_nd.causal takes positions"
                 )
+
+
+def _axes_of_queries(level: Level) -> list[int]:
+    """How many axes queries have, as far as operators of a grid tell."""
+    told: list[PerAxis] = []
+    if isinstance(level.partitioner, GridPartitioner):
+        told.append(level.partitioner.cells_per_axis)
+    if isinstance(level.downsampler, GridDownsampler):
+        told.append(level.downsampler.factor)
+    return [len(numbers) for numbers in told if isinstance(numbers, tuple)]
 
 
 def per_axis(causal: bool | tuple[bool, ...], axes: int) -> tuple[bool, ...]:

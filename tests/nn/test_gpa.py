@@ -165,7 +165,7 @@ EDGES = torch.tensor([[0, 1], [1, 2]])
             ValueError,
             r"downsampler: does not fit .*labels: they are for shape \(2,\), got one of shape \(8,\)",
         ),
-        (lambda: gpa_nd.image()(x[0], x[0], x[0]), ValueError, "which are the axes of q and k between .batch, heads."),
+        (lambda: gpa_nd.image()(x[0], x[0], x[0]), ValueError, "sizes without batch, heads and channels"),
         (lambda: GPA(CUT, DOWN, kappa=1).layout(8, (8, 8)), TypeError, "query_shape: expected a tuple of ints, got 8"),
         (lambda: gpa_nd.image(downsample=(4, 4, 4)), ValueError, "downsample: expected 2 numbers, one for each axis"),
         (lambda: gpa_nd.audio(cells=0), ValueError, "cells: expected numbers of at least 1, got 0"),

@@ -239,11 +239,22 @@ X = torch.randn(1, 2, 14, 4)
         ([(5,), (-1,)], None, ValueError, "none negative"),
         ([()], None, ValueError, "at least one axis"),
         ([(5.0,)], None, TypeError, "expected shapes of ints"),
-        ([5, 9], None, TypeError, r"expected a sequence of shapes or a tensor of offsets, got \[5, 9\]"),
+        ([0, 5, 14], None, TypeError, r"or a tensor of offsets, got \[0, 5, 14\]; offsets are torch.tensor\("),
         (14, None, TypeError, "expected a sequence of shapes or a tensor of offsets, got 14"),
         ([], None, ValueError, "expected at least one structure"),
         ([(5,), (9,)], [(14,)], ValueError, "key_shapes: expected 2 structures as query_shapes has, got 1"),
-        ([(7, 1), (7, 1)], None, ValueError, "downsampler: does not fit queries of shape"),
+        (
+            [(7, 1), (7, 1)],
+            None,
+            ValueError,
+            r"downsampler: does not fit queries of shape \(7, 1\) and \(7, 1\) and keys .*, sizes without batch, heads",
+        ),
+        (
+            [(14, 1)],
+            None,
+            ValueError,
+            r"downsampler: does not fit .* \(14, 1\), sizes without batch, heads and channels",
+        ),
     ],
 )
 def test_shapes_that_do_not_fit(shapes, key_shapes, error, message):
