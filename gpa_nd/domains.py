@@ -36,9 +36,11 @@ def audio(
 
     Args:
         downsample: samples or frames in a group.
-        cells: cells along the time axis of coarse queries.
+        cells: how many cells the time axis of coarse queries is cut into; for cells of one size, compute it from the
+            length.
         kappa: relevant coarse keys of each cell; a query attends to kappa · downsample elements. A tuple
-            has a number for each level, finest first: Phase 1 is then done by GPA, on groups of groups.
+            has a number for each level, finest first: Phase 1 is then done by GPA, on groups of groups, with the same
+            ``downsample`` and ``cells`` divided by it on every further level.
         causal: see :class:`GPA`.
         always: see :class:`GPA`.
         scale: see :class:`GPA`.
@@ -78,7 +80,8 @@ def image(
         downsample: pixels in a group along height and width.
         cells: cells along height and width of coarse queries.
         kappa: relevant coarse keys of each cell; a query attends to kappa · downsample² pixels. A tuple
-            has a number for each level, finest first: Phase 1 is then done by GPA, on groups of groups.
+            has a number for each level, finest first: Phase 1 is then done by GPA, on groups of groups, with the same
+            ``downsample`` and ``cells`` divided by it on every further level.
         causal: see :class:`GPA`.
         always: see :class:`GPA`.
         scale: see :class:`GPA`.
@@ -118,7 +121,8 @@ def video(
         downsample: elements in a group along time, height and width.
         cells: cells along time, height and width of coarse queries.
         kappa: relevant coarse keys of each cell; a query attends to kappa · (2 · 4 · 4) elements by default. A tuple
-            has a number for each level, finest first: Phase 1 is then done by GPA, on groups of groups.
+            has a number for each level, finest first: Phase 1 is then done by GPA, on groups of groups, with the same
+            ``downsample`` and ``cells`` divided by it on every further level.
         causal: see :class:`GPA`.
         always: see :class:`GPA`.
         scale: see :class:`GPA`.
@@ -166,7 +170,8 @@ def graph(
         num_nodes: n, how many nodes there are.
         downsample: most nodes in a group.
         cells: cells of coarse nodes.
-        kappa: relevant coarse nodes of each cell. A tuple has a number for each level, finest first.
+        kappa: relevant coarse nodes of each cell. A tuple has a number for each level, finest first, with the same
+            ``downsample`` and ``cells`` divided by it on every further level.
         edge_weight: (e,) how strongly the nodes of an edge belong together; 1 by default.
         causal: only False, as a graph has no axis to be causal along. :func:`~gpa_nd.causal` takes positions of nodes.
         always: see :class:`GPA`.

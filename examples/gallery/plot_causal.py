@@ -11,6 +11,9 @@ from matplotlib.colors import ListedColormap
 from matplotlib.patches import Patch
 
 import gpa_nd
+from gpa_nd import GPA
+from gpa_nd.ops import GridDownsampler
+from gpa_nd.partitioners import GridPartitioner
 
 torch.manual_seed(0)
 
@@ -25,7 +28,9 @@ torch.manual_seed(0)
 # - the groups that overlap the cell are always on, and masked key by key (orange);
 # - keys are ranked for a cell by the queries of the cell before it, which it may know.
 #
-# Below, each of 12 cells of 16 queries selects κ = 3 of 48 groups of 4 keys.
+# Below, each of 12 cells of 16 queries selects κ = 3 of 48 groups of 4 keys. Twelve is their number, not their size:
+# a stream that grows must compute ``cells`` from its length, see :doc:`/concepts`. There is no cache of keys, so that
+# decoding step by step is not supported.
 
 attention = gpa_nd.audio(downsample=4, cells=12, kappa=3, causal=True)
 layout = attention.layout((192,), (192,))
@@ -73,3 +78,24 @@ for downsample, cells in (((1, 4, 4), (8, 4, 4)), ((2, 4, 4), (4, 4, 4))):
     layout = video.layout((8, 32, 32), (8, 32, 32))
     always = 0 if layout.always is None else layout.always.shape[1]
     print(f"groups of {downsample}, {cells} cells: {always} of {len(layout.key_groups)} groups are always on")
+
+# %%
+# Between two structures
+# ----------------------
+#
+# ``causal=True`` needs queries and keys of one length along the axis. Where they differ, take the layout,
+# :func:`gpa_nd.causal` with the position of each query and each key, and :func:`gpa_nd.gpa_attention` on flat tokens.
+# Here frames look at a recording: at what was heard until then, the sample of the same moment included, since equal
+# positions see each other. Positions are integers. Of moments in seconds, ranks do.
+
+gpa = GPA(GridPartitioner((10, 2, 2)), GridDownsampler((1, 4, 4)), key_downsampler=GridDownsampler(16), kappa=8)
+frames, samples = torch.arange(10) / 25, torch.arange(4000) / 10000  # when they are, in seconds
+rank = torch.cat([frames.repeat_interleave(16 * 16), samples]).unique(return_inverse=True)[1]
+layout = gpa.layout((10, 16, 16), (4000,))
+layout = gpa_nd.causal(layout, query_positions=rank[:2560], key_positions=rank[2560:])
+
+q, (k, v) = torch.randn(1, 1, 2560, 16), torch.randn(2, 1, 1, 4000, 16)
+video = gpa_nd.gpa_attention(q, k, v, layout, kappa=8).unflatten(2, (10, 16, 16))
+k[:, :, samples > frames[5]] = torch.nan
+again = gpa_nd.gpa_attention(q, k, v, layout, kappa=8).unflatten(2, (10, 16, 16))
+print("frames that stay as they are:", [i for i in range(10) if again[:, :, i].equal(video[:, :, i])])

@@ -21,7 +21,8 @@ torch.manual_seed(0)
 #
 # ``kappa`` is a tuple with a number for each level, finest first. Below, groups of 16 samples are grouped by 16 once
 # more. A cell of the upper level keeps 8 groups of groups; a cell of the lower level ranks only the 8 · 16 groups
-# under them, keeps 8, and its queries attend to 8 · 16 samples.
+# under them, keeps 8, and its queries attend to 8 · 16 samples. The upper level takes the same factor, 16, and has
+# ``cells`` divided by it, 64 / 16 = 4. :class:`~gpa_nd.GPA` takes tuples of operators, where they should be others.
 
 attention = gpa_nd.audio(downsample=16, cells=64, kappa=(8, 8))
 layout = attention.layout((65536,), (65536,))

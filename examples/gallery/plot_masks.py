@@ -45,7 +45,7 @@ print("nothing to see:", attention(q, k, v, key_mask=nothing).abs().max().item()
 #
 # ``key_bias`` (batch, heads, time) is added to the affinities of each key, differently for each head if you like.
 # Phase 1 adds the mean over each group, so that keys with a large bias are found, not only weighed. Here it prefers
-# what is recent, less and less so from head to head. The bias may be learned: it has a gradient.
+# what is recent, less and less so from head to head.
 
 smooth = F.interpolate(torch.randn(6, 16, 50), 300, mode="linear").mT  # neighbours are alike
 q, k = smooth.view(2, 1, 3, 300, 16)
@@ -60,3 +60,19 @@ for head, axis in enumerate(axes):
     axis.imshow(weights[0, head] ** 0.5, cmap="Blues", interpolation="none")
     axis.set(title=f"head {head}: slope {slopes[head].item():g}", xlabel="key", ylabel="query")
 plt.show()
+
+# %%
+# A bias that is learned
+# ----------------------
+#
+# The bias has a gradient. Neither masks nor biases are broadcast: ``.expand`` one that batch entries or heads share.
+# As with k and v, only keys that some query attends to get a gradient; to those that no cell has selected, as to
+# those that are masked, it is zero.
+
+learned = torch.zeros(3, 1, requires_grad=True)  # how much each head prefers what is recent
+of_keys = (learned * (torch.arange(300.0) - 299)).expand(2, 3, 300)  # (batch, heads, time)
+of_keys.retain_grad()
+q, k, v = torch.randn(3, 2, 3, 300, 16)
+attention(q, k, v, key_mask=key_mask, key_bias=of_keys).square().mean().backward()
+print("gradient for each head:", learned.grad[:, 0].tolist())
+print("zero where masked:", not of_keys.grad[1, :, 170:].any())

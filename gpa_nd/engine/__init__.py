@@ -51,7 +51,8 @@ def select_keys(
         layout: who belongs to whom.
         kappa: coarse keys to keep for each cell; where the layout has coarser ones, a number for each level, finest
             first, or one for all.
-        key_mask: (B, n_k) bool, False for keys that nobody sees; they do not enter the means of Phase 1 either.
+        key_mask: (B, n_k) bool, False for keys that nobody sees; they do not enter the means of Phase 1 either. Padded
+            queries still have a say in what their cell selects. Not broadcast, nor is ``key_bias``.
         key_bias: (B, H_k, n_k) of any floating point dtype, added to the affinities of each key; Phase 1 adds the mean
             over a group. −∞ masks the key.
         scale: factor of the affinity; 1/√c by default.
@@ -170,7 +171,8 @@ def gpa_attention(
         layout: who belongs to whom.
         kappa: coarse keys to keep for each cell; at or above n_k' the result is dense attention exactly. Where the
             layout has coarser ones, a number for each level, finest first, or one for all.
-        key_mask: (B, n_k) bool, False for keys that nobody sees; they do not enter the means of Phase 1 either.
+        key_mask: (B, n_k) bool, False for keys that nobody sees; they do not enter the means of Phase 1 either. Padded
+            queries still have a say in what their cell selects. Not broadcast, nor is ``key_bias``.
         key_bias: (B, H_k, n_k) of any floating point dtype, added to the affinities of each key; Phase 1 adds the mean
             over a group. −∞ masks the key. Differentiable.
         scale: factor of the affinity; 1/√c by default.

@@ -181,8 +181,9 @@ class GPA(nn.Module):
                 sequences (H, length, c) as :func:`torch.nn.functional.scaled_dot_product_attention` takes them.
             k: ``(B, H, *key_shape, c)`` keys.
             v: ``(B, H, *key_shape, c_v)`` values.
-            key_mask: ``(B, *key_shape)`` bool, False for keys that nobody sees, such as padding.
-            key_bias: ``(B, H_k, *key_shape)``, added to the affinities of each key; differentiable.
+            key_mask: ``(B, *key_shape)`` bool, False for keys that nobody sees, such as padding; padded queries still
+                have a say in what their cell selects. Not broadcast.
+            key_bias: ``(B, H_k, *key_shape)``, added to the affinities of each key; differentiable. Not broadcast.
 
         Returns:
             ``(B, H, *query_shape, c_v)``; zeros for a query without a visible key, as where k has none. Nested where
@@ -228,8 +229,9 @@ class GPA(nn.Module):
             query_shapes: the shape of each structure, all with as many axes; or, for sequences, (structures + 1,) the
                 offsets at which they start, and the end, as nested jagged tensors have them: 0 first and ascending.
             key_shapes: those of the keys of each structure; as of the queries by default.
-            key_mask: (B, n_k) bool, False for keys that nobody sees.
-            key_bias: (B, H_k, n_k), added to the affinities of each key; differentiable.
+            key_mask: (B, n_k) bool, False for keys that nobody sees; their queries still have a say in what their cell
+                selects. Not broadcast.
+            key_bias: (B, H_k, n_k), added to the affinities of each key; differentiable. Not broadcast.
 
         Returns:
             (B, H, n_q, c_v); zeros for a query without a visible key, such as those of a structure without keys.
@@ -260,7 +262,10 @@ class GPA(nn.Module):
     def _nested(self, q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor | None, key_bias: Tensor | None) -> Tensor:
         """Jagged nested tensors, sequence by sequence."""
         if key_mask is not None or key_bias is not None:
-            raise ValueError("key_mask and key_bias: nested tensors take none; GPA.packed does")
+            raise ValueError(
+                "key_mask and key_bias: expected None with nested tensors, got one; GPA.packed takes them, with "
+                "x.values()[None] for each tensor and x.offsets()"
+            )
         check_jagged({"q": q, "k": k, "v": v})
         of_q, of_k, of_v = (x.offsets() for x in (q, k, v))  # type: ignore[attr-defined]
         if not torch.equal(of_k, of_v):
