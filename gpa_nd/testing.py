@@ -1,20 +1,26 @@
-"""The laws of a geometry as assertions: three lines test your own.
+"""The laws of a geometry, and of what is always on, as assertions: three lines test your own.
 
 Example:
     >>> from gpa_nd import testing
+    >>> from gpa_nd.always import GridNeighbourhood
     >>> from gpa_nd.ops import GridDownsampler
     >>> from gpa_nd.partitioners import GridPartitioner
     >>> testing.assert_partition(GridDownsampler((2, 2)).groups((5, 7)), num_elements=35)
     >>> testing.assert_consistent(GridPartitioner((2, 3)), GridDownsampler((2, 2)), (5, 7))
+    >>> testing.assert_always_on(GridNeighbourhood(1), GridPartitioner((2, 3)), GridDownsampler((2, 2)), (5, 7))
 """
 
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+import torch.nn.functional as F
+from jaxtyping import Float, Int
 from torch import Tensor
 
+from gpa_nd.always.base import AlwaysOn
+from gpa_nd.engine import gpa_attention
 from gpa_nd.layout import Layout
+from gpa_nd.nn.gpa import GPA
 from gpa_nd.ops.base import Downsampler, Shape
 from gpa_nd.partition import Partition
 from gpa_nd.partitioners.base import Partitioner
@@ -79,6 +85,80 @@ def assert_consistent(partitioner: Partitioner, downsampler: Downsampler, shape:
         assert under[under >= 0].sort().values.equal(fine_cell[:, 0]), (
             f"the elements under cell {number} are not those of its fine cell (Definition 5)"
         )
+
+
+def assert_always_on(
+    rule: AlwaysOn,
+    partitioner: Partitioner,
+    downsampler: Downsampler,
+    shape: Shape,
+    *,
+    key_downsampler: Downsampler | None = None,
+    key_shape: Shape | None = None,
+) -> None:
+    """Each cell's coarse keys are distinct, −1 behind the last; the same each time; and attended to, beside κ others.
+
+    Structures side by side have the same, numbered on from each to the next.
+
+    Args:
+        rule: what is always on.
+        partitioner: cells of the coarse queries.
+        downsampler: groups of the queries, and of the keys where these have none of their own.
+        shape: the fine shape of the queries, ``(n,)`` where elements are only numbered.
+        key_downsampler: groups of the keys.
+        key_shape: the fine shape of the keys; that of the queries by default.
+
+    Raises:
+        AssertionError: the law that is broken.
+    """
+    assert isinstance(rule, AlwaysOn), f"expected an AlwaysOn, got {type(rule).__name__}"
+    gpa = GPA(partitioner, downsampler, key_downsampler=key_downsampler, kappa=1)
+    key_downsampler, key_shape = key_downsampler or downsampler, shape if key_shape is None else key_shape
+    plain = gpa.layout(shape, key_shape)
+    cells, num_keys = plain.fine_cells, len(plain.key_groups)
+    table = rule.keys(cells, shape, key_downsampler, key_shape)
+    _assert_table(f"{type(rule).__name__}.keys", table, len(cells), num_keys)
+    two = Partition.concat([cells, cells])
+    packed = rule.packed_keys(two, (shape, shape), key_downsampler, (key_shape, key_shape))
+    _assert_table(f"{type(rule).__name__}.packed_keys", packed, 2 * len(cells), 2 * num_keys)
+    again = rule.keys(cells, shape, key_downsampler, key_shape)
+    assert table.equal(again), f"{type(rule).__name__}.keys returned something else for the same arguments"
+    for cell, keys in enumerate(packed.tolist()):
+        own = [key + cell // len(cells) * num_keys for key in table[cell % len(cells)].tolist() if key >= 0]
+        assert {key for key in keys if key >= 0} == set(own), (
+            f"{type(rule).__name__}.packed_keys names {keys} for cell {cell} of two structures side by side, where "
+            f"keys names {own}"
+        )
+
+    gpa = GPA(partitioner, downsampler, key_downsampler=key_downsampler, kappa=1, always=[rule])
+    layout = gpa.layout(shape, key_shape)
+    q, k = (torch.zeros(1, 1, part.num_elements, 1) for part in (layout.query_groups, layout.key_groups))
+    group = F.one_hot(layout.key_groups.labels, num_keys).float()  # all queries attend alike
+    attended = gpa_attention(q, k, group[None, None], layout, kappa=1, backend="reference")[0, 0] > 0
+    for cell, queries in enumerate(layout.fine_cells.split(attended)):
+        named = {key for key in table[cell].tolist() if key >= 0}
+        for found in queries.unique(dim=0):
+            keys = set(found.nonzero()[:, 0].tolist())
+            assert named <= keys, f"cell {cell} does not attend to {sorted(named - keys)}, which are always on for it"
+            assert len(keys) == min(num_keys, len(named) + 1), (
+                f"cell {cell} attends to coarse keys {sorted(keys)}, where it should to one beside {sorted(named)}"
+            )
+
+
+def _assert_table(name: str, table: Int[Tensor, "m a"], num_cells: int, num_keys: int) -> None:
+    """Rows of distinct coarse keys, −1 behind the last."""
+    assert isinstance(table, Tensor), f"{name}: expected a tensor, got {type(table).__name__}"
+    assert table.dtype in (torch.int64, torch.int32), f"{name}: expected int64 or int32, got {table.dtype}"
+    assert table.ndim == 2, f"{name}: expected shape ({num_cells}, any), a row for each cell, got {tuple(table.shape)}"
+    assert len(table) == num_cells, f"{name}: expected a row for each of {num_cells} cells, got {len(table)}"
+    for cell, row in enumerate(table.tolist()):
+        keys = [key for key in row if key != -1]
+        for key in keys:
+            assert 0 <= key < num_keys, (
+                f"{name}: cell {cell} names {key}, expected −1 or coarse keys 0 … {num_keys - 1}"
+            )
+            assert keys.count(key) == 1, f"{name}: cell {cell} names {key} {keys.count(key)} times"
+        assert row[: len(keys)] == keys, f"{name}: cell {cell} has keys behind a −1, got {row}"
 
 
 def assert_within_budget(

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from gpa_nd import Partition, testing
-from gpa_nd.ops import GridDownsampler
+from gpa_nd.always import AlwaysOn, GlobalElements, GraphNeighbourhood, GridNeighbourhood
+from gpa_nd.ops import GraphDownsampler, GridDownsampler
 from gpa_nd.ops.base import Downsampler, IndexUpsampler
-from gpa_nd.partitioners import GridPartitioner
+from gpa_nd.partitioners import GraphPartitioner, GridPartitioner
 
 GOOD = Partition.from_labels(torch.tensor([0, 1, 0, 2]))
 
@@ -73,3 +74,72 @@ def test_operators_that_contradict_each_other_fail():
         testing.assert_consistent(cut, WrongShape(), (8,))
     with pytest.raises(AssertionError, match="the elements under cell 0 are not those of its fine cell"):
         testing.assert_consistent(cut, WrongUpsampler(), (8,))
+
+
+class OwnGroup(AlwaysOn):
+    """The group of each cell's first query, as a table that is then changed."""
+
+    def __init__(self, change=lambda table: table):
+        self.change = change
+
+    def keys(self, cells, query_shape, key_downsampler, key_shape):
+        return self.change(key_downsampler.groups(key_shape).labels[cells.order[cells.offsets[:-1]]][:, None])
+
+
+class NotNumberedOn(OwnGroup):
+    def packed_keys(self, *arguments):
+        return super().packed_keys(*arguments) % 6
+
+
+class InPacksAlone(OwnGroup):
+    def packed_keys(self, cells, query_shapes, *others):
+        table = super().packed_keys(cells, query_shapes, *others)
+        return table if len(query_shapes) > 1 else torch.full_like(table, -1)
+
+
+@pytest.mark.parametrize(
+    ("rule", "shape"),
+    [
+        (OwnGroup(), (12,)),
+        (OwnGroup(lambda table: table[:, :0]), (12,)),
+        (GridNeighbourhood(2), (11,)),
+        (GridNeighbourhood((1, 0)), (5, 7)),
+        (GlobalElements(torch.tensor([0, 1, 9])), (5, 7)),
+    ],
+)
+def test_a_rule_for_what_is_always_on_passes(rule, shape):
+    testing.assert_always_on(rule, GridPartitioner(3), GridDownsampler(2), shape)
+
+
+def test_a_rule_for_what_is_always_on_passes_on_a_graph_and_between_domains():
+    path, pairs = torch.stack([torch.arange(9), torch.arange(1, 10)]), GraphDownsampler(torch.arange(10) // 2)
+    cut = GraphPartitioner(torch.tensor([0, 0, 1, 1, 2]))
+    testing.assert_always_on(GraphNeighbourhood(path), cut, pairs, (10,))
+    keys = {"key_downsampler": GridDownsampler((2, 3)), "key_shape": (7, 8)}
+    testing.assert_always_on(GlobalElements(torch.tensor([0, 55])), cut, pairs, (10,), **keys)
+    testing.assert_always_on(GridNeighbourhood(1), GridPartitioner(2), GridDownsampler(3), (9, 5), **keys)
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        (OwnGroup(lambda table: table.tolist()), "OwnGroup.keys: expected a tensor, got list"),
+        (OwnGroup(lambda table: table.float()), "OwnGroup.keys: expected int64 or int32, got torch.float32"),
+        (OwnGroup(lambda table: table[:, 0]), r"OwnGroup.keys: expected shape \(3, any\), .* got \(3,\)"),
+        (OwnGroup(lambda table: table[:1]), "OwnGroup.keys: expected a row for each of 3 cells, got 1"),
+        (OwnGroup(lambda table: table + 2), "OwnGroup.keys: cell 2 names 6, expected −1 or coarse keys 0 … 5"),
+        (OwnGroup(lambda table: table - 2), "OwnGroup.keys: cell 0 names -2, expected −1 or"),
+        (OwnGroup(lambda table: table.expand(-1, 2)), "OwnGroup.keys: cell 0 names 0 2 times"),
+        (
+            OwnGroup(lambda table: table % 4 - torch.tensor([1, 0])),
+            r"OwnGroup.keys: cell 0 has keys behind a −1, got \[",
+        ),
+        (OwnGroup(lambda table: torch.randint_like(table, 6)), "for cell 0 of two structures|for the same arguments"),
+        (NotNumberedOn(), r"packed_keys names \[0\] for cell 3 of two structures .*, where keys names \[6\]"),
+        (InPacksAlone(lambda table: table + 1), r"cell 0 does not attend to \[1\], which are always on for it"),
+        (GridPartitioner(2), "expected an AlwaysOn, got GridPartitioner"),
+    ],
+)
+def test_a_rule_that_breaks_its_law_fails(rule, message):
+    with pytest.raises(AssertionError, match=message):
+        testing.assert_always_on(rule, GridPartitioner(3), GridDownsampler(2), (12,))

@@ -20,6 +20,7 @@ class AlwaysOn(ABC):
     """Coarse keys that every cell attends to, in the same softmax as the selected ones and beside the κ of them.
 
     Law: the rows of ``keys(…)`` name distinct coarse keys, −1 after the last, and depend on nothing but the arguments.
+    :func:`gpa_nd.testing.assert_always_on` tells whether a rule of one's own keeps to it.
     """
 
     @abstractmethod
