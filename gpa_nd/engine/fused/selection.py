@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from gpa_nd.engine.bias import CoarseBias
+from gpa_nd.engine.fused import candidate_kernels
 from gpa_nd.engine.fused import selection_kernels as kernels
 from gpa_nd.engine.fused.groups import Groups
 from gpa_nd.engine.fused.launch import Chip, chip_of, launch, with_whole_rows
@@ -376,7 +377,7 @@ def _among(scores: _Scores, tile: Tile, candidates: Int[Tensor, "h m count"], ch
         lse = torch.empty(scores.heads, 2, scores.rows, dtype=torch.float32, device=names.device)
         tiles, cell_of_tile = cells.tiles(tile.rows)
         launch(
-            kernels.candidate_log_sum_exp,
+            candidate_kernels.candidate_log_sum_exp,
             (scores.heads * tiles,),
             *(scores.q_low, k_low, names, cells.offsets, cell_of_tile),
             *(scores.ranges, scores.cell_positions, scores.key_positions, scores.added_in_base_2, lse),
@@ -390,7 +391,7 @@ def _among(scores: _Scores, tile: Tile, candidates: Int[Tensor, "h m count"], ch
     sums, maxima = _room(scores, tile, chunks, triton.cdiv(count, tile.keys) * tile.keys)
     for chunk in chunks:
         launch(
-            kernels.candidate_sums,
+            candidate_kernels.candidate_sums,
             (chunk.heads * chunk.cells * triton.cdiv(count, tile.keys),),
             *(scores.q_low, k_low, lse, names, cells.offsets),
             *(scores.ranges, scores.cell_positions, scores.key_positions, added, sums, maxima),

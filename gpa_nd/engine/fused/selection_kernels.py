@@ -1,9 +1,7 @@
-"""The kernels of Phase 1: pool, log-sum-exp of each coarse query, sums over each cell, the κ best; also of candidates.
+"""The kernels of Phase 1: pool, log-sum-exp of each coarse query, sums over each cell, the κ best.
 
 Conventions: programs have one axis, with batch and head as its slowest part. Scratch tensors that only these kernels
-see are contiguous. Row numbers are int32 inside a tile, on top of a scalar int64 base. Rows of pooled tensors have
-STORED channels, zeros after the last real one. A product takes MAIN + REST of them, powers of two, from queries that a
-program holds; where these are not all, it reads queries again for the others, MAIN at a time.
+see are contiguous; what their rows hold is said in :mod:`gpa_nd.engine.fused.affinities`.
 """
 
 # mypy: disable-error-code="no-untyped-def, untyped-decorator"
@@ -13,9 +11,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from gpa_nd.engine.fused.attention_kernels import queries_of
-
-LOWEST = tl.constexpr(-3.4028234663852886e38)  # the least finite float32: a visible key never ranks as an absent one
+from gpa_nd.engine.fused.affinities import LOWEST, added_up, affinities, among, held, joined, not_behind, weights_of
 
 
 @triton.jit(do_not_specialize=["heads", "groups", "stored", "size"])
@@ -96,86 +92,6 @@ def pool(
     tl.store(low + row[:, None] * STORED + channel[None, :], rounded.to(low.dtype.element_ty), mask=inside)
 
 
-@triton.jit
-def _among(key, start, stop):
-    """Whether key is one of start … stop − 1 (int32, start ≤ stop), by one comparison."""
-    return (key - start).to(tl.uint32, bitcast=True) < (stop - start).to(tl.uint32, bitcast=True)
-
-
-@triton.jit
-def _held(q, inside, MAIN: tl.constexpr, REST: tl.constexpr, EMULATED: tl.constexpr):
-    """The two parts of the rows that q (ROWS, 1) points at; zeros where ``inside`` (ROWS, 1) is False."""
-    main = tl.load(q + tl.arange(0, MAIN)[None, :], mask=inside, other=0)
-    rest = main
-    if REST:
-        rest = tl.load(q + MAIN + tl.arange(0, REST)[None, :], mask=inside, other=0)
-    if EMULATED:
-        main, rest = main.to(tl.float32), rest.to(tl.float32)
-    return main, rest
-
-
-@triton.jit
-def _affinities(
-    q,
-    inside,
-    main,
-    rest,
-    k,
-    STORED: tl.constexpr,
-    MAIN: tl.constexpr,
-    REST: tl.constexpr,
-    KEYS: tl.constexpr,
-    PRECISION: tl.constexpr,
-    EMULATED: tl.constexpr,
-):
-    """(ROWS, KEYS) float32: q·k for the rows of :func:`_held` and the KEYS rows from k on."""
-    return _products(
-        *(q, inside, main, rest, k + tl.arange(0, KEYS)[None, :] * STORED, STORED, MAIN, REST, PRECISION, EMULATED)
-    )
-
-
-@triton.jit
-def _products(
-    q,
-    inside,
-    main,
-    rest,
-    k,
-    STORED: tl.constexpr,
-    MAIN: tl.constexpr,
-    REST: tl.constexpr,
-    PRECISION: tl.constexpr,
-    EMULATED: tl.constexpr,
-):
-    """As :func:`_affinities`, for the rows that k (1, KEYS) points at."""
-    k_main = tl.load(k + tl.arange(0, MAIN)[:, None])
-    if EMULATED:
-        k_main = k_main.to(tl.float32)
-    scores = tl.dot(main, k_main, input_precision=PRECISION)
-    if REST:
-        k_rest = tl.load(k + MAIN + tl.arange(0, REST)[:, None])
-        if EMULATED:
-            k_rest = k_rest.to(tl.float32)
-        scores = tl.dot(rest, k_rest, scores, input_precision=PRECISION)
-    if MAIN + REST < STORED:
-        for channel in range(MAIN + REST, STORED, MAIN):
-            q_more = tl.load(q + channel + tl.arange(0, MAIN)[None, :], mask=inside, other=0)
-            k_more = tl.load(k + channel + tl.arange(0, MAIN)[:, None])
-            if EMULATED:
-                q_more, k_more = q_more.to(tl.float32), k_more.to(tl.float32)
-            scores = tl.dot(q_more, k_more, scores, input_precision=PRECISION)
-    return scores
-
-
-@triton.jit
-def _not_behind(seen, key, own, cell_positions, key_positions, AXES: tl.constexpr):
-    """``seen`` (rows, keys), but not of keys that stand behind ``own`` (rows), a cell or what has its position."""
-    for axis in tl.static_range(AXES):
-        then = tl.load(key_positions + key * AXES + axis)
-        seen = seen & (then[None, :] <= tl.load(cell_positions + own * AXES + axis)[:, None])
-    return seen
-
-
 @triton.jit(do_not_specialize=["shared", "rows", "keys", "splits", "tiles_per_split"])
 def log_sum_exp(
     q,
@@ -220,7 +136,7 @@ def log_sum_exp(
     q += (head.to(tl.int64) * rows + row_tile * ROWS) * STORED
     k += (head // shared).to(tl.int64) * keys_stored * STORED
     q_row = (q + row * STORED)[:, None]
-    main, rest = _held(q_row, inside[:, None], MAIN, REST, EMULATED)
+    main, rest = held(q_row, inside[:, None], MAIN, REST, EMULATED)
 
     begin = split * tiles_per_split * KEYS
     end = tl.minimum(begin + tiles_per_split * KEYS, keys)
@@ -238,12 +154,12 @@ def log_sum_exp(
     for first in range(begin, end, KEYS):
         key = tl.arange(0, KEYS)
         k_tile = k + tl.cast(first, tl.int64) * STORED
-        scores = _affinities(
+        scores = affinities(
             *(q_row, inside[:, None], main, rest, k_tile),
             *(STORED, MAIN, REST, KEYS, PRECISION, EMULATED),
         )
         if ranges is not None:
-            scores = tl.where(_among(first + key[None, :], start[:, None], stop[:, None]), scores, float("-inf"))
+            scores = tl.where(among(first + key[None, :], start[:, None], stop[:, None]), scores, float("-inf"))
         elif not EVEN:
             scores = tl.where(first + key[None, :] < keys, scores, float("-inf"))
         if added is not None:
@@ -252,40 +168,12 @@ def log_sum_exp(
         if AXES > 0:
             seen = tl.zeros((ROWS, KEYS), tl.int32) == 0
             own = tl.where(inside, row_tile * ROWS + row, 0)
-            seen = _not_behind(seen, first + key, own, cell_positions, key_positions, AXES)
+            seen = not_behind(seen, first + key, own, cell_positions, key_positions, AXES)
             scores = tl.where(seen, scores, float("-inf"))
-        higher = tl.maximum(largest, tl.max(scores, 1))
-        finite = tl.where(higher == float("-inf"), 0.0, higher)
-        total = total * tl.exp2((largest - finite) * scale)
-        total += tl.sum(tl.exp2((scores - finite[:, None]) * scale), 1)
-        largest = higher
+        largest, total = added_up(largest, total, scores, scale)
     out = lse + (head.to(tl.int64) * splits + split) * (2 * rows) + row_tile * ROWS + row
     tl.store(out, largest, mask=inside)
     tl.store(out + rows, tl.log2(total), mask=inside)
-
-
-@triton.jit
-def _joined(lse, row, inside, splits, rows, scale, ROWS: tl.constexpr):
-    """The two parts of the log-sum-exp of rows over all splits; outside, such that nothing has a weight."""
-    largest = tl.full((ROWS,), float("-inf"), tl.float32)
-    for split in range(0, splits):
-        part = lse + tl.cast(split, tl.int64) * (2 * rows) + row
-        largest = tl.maximum(largest, tl.load(part, mask=inside, other=float("inf")))
-    finite = tl.where(largest == float("-inf"), 0.0, largest)
-    total = tl.zeros((ROWS,), tl.float32)
-    for split in range(0, splits):
-        part = lse + tl.cast(split, tl.int64) * (2 * rows) + row
-        higher = tl.load(part, mask=inside, other=float("inf"))
-        total += tl.exp2((higher - finite) * scale + tl.load(part + rows, mask=inside, other=0))
-    return largest, tl.where(inside, tl.log2(total), 0)
-
-
-@triton.jit
-def _weights(scores, largest, total, scale):
-    """The softmax: no weight is over 1, even if the two kernels should round q·k differently."""
-    zero = tl.zeros(scores.shape, tl.float32)
-    below = tl.minimum(scores - largest[:, None], zero, propagate_nan=tl.PropagateNan.ALL)
-    return tl.exp2(below * scale - total[:, None])
 
 
 @triton.jit(
@@ -360,13 +248,13 @@ def cell_sums(
         row = start - base + slot % SLOTS
         inside = start + slot % SLOTS < stop
     q_row = (q + tl.cast(base, tl.int64) * STORED + row * STORED)[:, None]
-    main, rest = _held(q_row, inside[:, None], MAIN, REST, EMULATED)
+    main, rest = held(q_row, inside[:, None], MAIN, REST, EMULATED)
     if added is not None:
         added += (head // shared).to(tl.int64) * keys_stored
         factor, scale = scale, 1.0
     if SLOTS > 1:
         lse += head.to(tl.int64) * splits * (2 * rows) + base
-        largest, total = _joined(lse, row, inside, splits, rows, scale, ROWS)
+        largest, total = joined(lse, row, inside, splits, rows, scale, ROWS)
 
     cell = tl.arange(0, CELLS)
     inside_cell = pack * CELLS + cell < cells
@@ -382,7 +270,7 @@ def cell_sums(
     for tile in range(first_tile, last_tile):
         key = tl.arange(0, KEYS)
         k_tile = k + tl.cast(tile, tl.int64) * KEYS * STORED
-        scores = _affinities(
+        scores = affinities(
             *(q_row, inside[:, None], main, rest, k_tile),
             *(STORED, MAIN, REST, KEYS, PRECISION, EMULATED),
         )
@@ -394,7 +282,7 @@ def cell_sums(
                 scores *= scale
             value = tl.where(scores == scores, tl.maximum(scores, LOWEST), float("inf"))
         else:
-            weights = _weights(scores, largest, total, scale)
+            weights = weights_of(scores, largest, total, scale)
             value = tl.sum(tl.reshape(weights, (CELLS, SLOTS, KEYS)), 1)
             value = tl.where(value == value, value, float("inf"))
         if HIDES:
@@ -402,12 +290,12 @@ def cell_sums(
             if added is not None:
                 unhidden = unhidden & (more != float("-inf"))[None, :]
             own = tl.where(inside_cell, first_cell + pack * CELLS + cell, 0)
-            unhidden = _not_behind(unhidden, tile * KEYS + key, own, cell_positions, key_positions, AXES)
+            unhidden = not_behind(unhidden, tile * KEYS + key, own, cell_positions, key_positions, AXES)
             value = tl.where(unhidden, value, float("-inf"))
         tl.store(sums + cell[:, None] * keys_stored + tile * KEYS + key[None, :], value, mask=inside_cell[:, None])
         key += tile * KEYS
         if ranges is not None:
-            seen = _among(key[None, :], first_key[:, None], last_key[:, None])
+            seen = among(key[None, :], first_key[:, None], last_key[:, None])
         else:
             seen = (key < keys)[None, :]
         tl.store(maxima + cell * tiles + tile, tl.max(tl.where(seen, value, float("-inf")), 1), mask=inside_cell)
@@ -470,15 +358,15 @@ def large_cell_sums(
     for first in range(0, size, ROWS):
         inside = first + slot < size
         q_row = (q + tl.cast(first, tl.int64) * STORED + slot * STORED)[:, None]
-        main, rest = _held(q_row, inside[:, None], MAIN, REST, EMULATED)
-        largest, total = _joined(lse + first, slot, inside, splits, rows, scale, ROWS)
-        scores = _affinities(
+        main, rest = held(q_row, inside[:, None], MAIN, REST, EMULATED)
+        largest, total = joined(lse + first, slot, inside, splits, rows, scale, ROWS)
+        scores = affinities(
             *(q_row, inside[:, None], main, rest, k),
             *(STORED, MAIN, REST, KEYS, PRECISION, EMULATED),
         )
         if added is not None:
             scores = scores * factor + more[None, :]
-        weights += _weights(scores, largest, total, scale)
+        weights += weights_of(scores, largest, total, scale)
     value = tl.sum(weights, 0)
     value = tl.where(value == value, value, float("inf"))
     if added is not None:
@@ -492,185 +380,6 @@ def large_cell_sums(
     tl.store(sums + here * keys_stored + key, value)
     seen = (key >= first_key) & (key < last_key)
     tl.store(maxima + here * tiles + tile, tl.max(tl.where(seen, value, float("-inf")), 0))
-
-
-@triton.jit
-def _candidate(
-    names,
-    ranges,
-    cell_positions,
-    key_positions,
-    added,
-    cell,
-    inside,
-    AXES: tl.constexpr,
-):
-    """The coarse keys that ``names`` points at, which of them the cell sees, and what is added to their affinities."""
-    key = tl.load(names, mask=inside, other=-1).to(tl.int32)
-    seen = key >= 0
-    key = tl.maximum(key, 0)
-    if ranges is not None:
-        first_key = tl.load(ranges + 2 * cell).to(tl.int32)
-        last_key = tl.load(ranges + 2 * cell + 1).to(tl.int32)
-        seen = seen & (key >= first_key) & (key < last_key)
-    for axis in tl.static_range(AXES):
-        now = tl.load(cell_positions + cell * AXES + axis)
-        seen = seen & (tl.load(key_positions + key * AXES + axis) <= now)
-    more = tl.zeros(key.shape, tl.float32)
-    if added is not None:
-        more = tl.load(added + key)
-        seen = seen & (more != float("-inf"))
-    return key, seen, more
-
-
-@triton.jit(do_not_specialize=["shared", "rows", "cells", "tiles", "count"])
-def candidate_log_sum_exp(
-    q,
-    k,
-    names,
-    cell_offsets,
-    cell_of_tile,
-    ranges,
-    cell_positions,
-    key_positions,
-    added,
-    lse,
-    shared,
-    rows,
-    keys_stored,
-    cells,
-    tiles,
-    count,
-    scale,
-    STORED: tl.constexpr,
-    MAIN: tl.constexpr,
-    REST: tl.constexpr,
-    ROWS: tl.constexpr,
-    KEYS: tl.constexpr,
-    CELL: tl.constexpr,
-    AXES: tl.constexpr,
-    PRECISION: tl.constexpr,
-    EMULATED: tl.constexpr,
-):
-    """As :func:`log_sum_exp` with one split, over the candidates ``names`` (B·H, cells, count) of each row's cell."""
-    head, tile = tl.program_id(0) // tiles, tl.program_id(0) % tiles
-    cell, place, stop = queries_of(tile, cell_offsets, cell_of_tile, CELL, ROWS)
-    if place >= stop:
-        return
-    row = place + tl.arange(0, ROWS)
-    inside = row < stop
-    q_row = (q + head.to(tl.int64) * rows * STORED + row * STORED)[:, None]
-    k += (head // shared).to(tl.int64) * keys_stored * STORED
-    names += (head.to(tl.int64) * cells + cell) * count
-    main, rest = _held(q_row, inside[:, None], MAIN, REST, EMULATED)
-    if added is not None:
-        added += (head // shared).to(tl.int64) * keys_stored
-        factor, scale = scale, 1.0
-
-    largest = tl.full((ROWS,), float("-inf"), tl.float32)
-    total = tl.zeros((ROWS,), tl.float32)
-    for first in range(0, count, KEYS):
-        at = first + tl.arange(0, KEYS)
-        key, seen, more = _candidate(names + at, ranges, cell_positions, key_positions, added, cell, at < count, AXES)
-        scores = _products(
-            *(q_row, inside[:, None], main, rest, (k + key * STORED)[None, :]),
-            *(STORED, MAIN, REST, PRECISION, EMULATED),
-        )
-        if added is not None:
-            scores = scores * factor + more[None, :]
-        scores = tl.where(seen[None, :], scores, float("-inf"))
-        higher = tl.maximum(largest, tl.max(scores, 1))
-        finite = tl.where(higher == float("-inf"), 0.0, higher)
-        total = total * tl.exp2((largest - finite) * scale)
-        total += tl.sum(tl.exp2((scores - finite[:, None]) * scale), 1)
-        largest = higher
-    out = lse + head.to(tl.int64) * (2 * rows) + row
-    tl.store(out, largest, mask=inside)
-    tl.store(out + rows, tl.log2(total), mask=inside)
-
-
-@triton.jit(do_not_specialize=["shared", "rows", "first_head", "first_cell", "cells", "all_cells", "count"])
-def candidate_sums(
-    q,
-    k,
-    lse,
-    names,
-    offsets,
-    ranges,
-    cell_positions,
-    key_positions,
-    added,
-    sums,
-    maxima,
-    shared,
-    rows,
-    keys_stored,
-    first_head,
-    first_cell,
-    cells,
-    all_cells,
-    count,
-    scale,
-    STORED: tl.constexpr,
-    MAIN: tl.constexpr,
-    REST: tl.constexpr,
-    ROWS: tl.constexpr,
-    KEYS: tl.constexpr,
-    AXES: tl.constexpr,
-    PRECISION: tl.constexpr,
-    EMULATED: tl.constexpr,
-):
-    """As :func:`large_cell_sums`, over a tile of the candidates of each cell; −∞ for what it does not see.
-
-    Without ``lse`` cells have one row, and their affinities rank as they are.
-    """
-    tiles = tl.cdiv(count, KEYS)
-    tile = tl.program_id(0) % tiles
-    cell = tl.program_id(0) // tiles % cells
-    head_here = tl.program_id(0) // (tiles * cells)
-    head = first_head + head_here
-    start = tl.load(offsets + first_cell + cell).to(tl.int32)
-    size = tl.load(offsets + first_cell + cell + 1).to(tl.int32) - start
-    q += (head.to(tl.int64) * rows + start) * STORED
-    k += (head // shared).to(tl.int64) * keys_stored * STORED
-    if lse is not None:
-        lse += head.to(tl.int64) * (2 * rows) + start
-    if added is not None:
-        added += (head // shared).to(tl.int64) * keys_stored
-    at = tile * KEYS + tl.arange(0, KEYS)
-    names += (head.to(tl.int64) * all_cells + first_cell + cell) * count
-    key, seen, more = _candidate(
-        names + at, ranges, cell_positions, key_positions, added, first_cell + cell, at < count, AXES
-    )
-    k_row = (k + key * STORED)[None, :]
-    if added is not None:
-        factor, scale = scale, 1.0
-
-    slot = tl.arange(0, ROWS)
-    weights = tl.zeros((ROWS, KEYS), tl.float32)
-    for first in range(0, size, ROWS):
-        inside = first + slot < size
-        q_row = (q + tl.cast(first, tl.int64) * STORED + slot * STORED)[:, None]
-        main, rest = _held(q_row, inside[:, None], MAIN, REST, EMULATED)
-        scores = _products(
-            *(q_row, inside[:, None], main, rest, k_row, STORED, MAIN, REST, PRECISION, EMULATED),
-        )
-        if added is not None:
-            scores = scores * factor + more[None, :]
-        if lse is None:
-            weights += tl.where(inside[:, None], scores * scale, 0.0)
-        else:
-            largest, total = _joined(lse + first, slot, inside, 1, rows, scale, ROWS)
-            weights += _weights(scores, largest, total, scale)
-    value = tl.sum(weights, 0)
-    if lse is None:
-        value = tl.where(value == value, tl.maximum(value, LOWEST), float("inf"))
-    else:
-        value = tl.where(value == value, value, float("inf"))
-    value = tl.where(seen, value, float("-inf"))
-    here = head_here.to(tl.int64) * cells + cell
-    tl.store(sums + here * tiles * KEYS + at, value)
-    tl.store(maxima + here * tiles + tile, tl.max(value, 0))
 
 
 @triton.jit(do_not_specialize=["keys", "tiles", "first_head", "first_cell", "cells", "all_cells", "kappa"])
