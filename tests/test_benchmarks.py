@@ -79,6 +79,13 @@ def test_levels_are_timed_on_every_structure(tmp_path):
 
 
 @NEEDS_LINUX
+def test_ragged_times_one_call_against_a_loop(tmp_path):
+    found = quick("ragged", tmp_path, ["ragged"])["ragged"]
+    assert [entry["structures"] for entry in found] == [8, 9, 8, 8]
+    assert all({"one call", "a loop"} <= set(entry[part]) for entry in found for part in ("forward", "both", "layout"))
+
+
+@NEEDS_LINUX
 def test_graph_measures_every_stage(tmp_path):
     (found,) = quick("graph", tmp_path, ["graph"])["graph"]
     assert {"groups", "cells", "layout", "forward, the first time", "backward, the first time"} <= set(found["stages"])
