@@ -31,7 +31,7 @@ class Row:
         mask: Whether some keys are masked: a whole group, all keys of one batch entry, and others.
         bias: Whether keys have a bias.
         heads: Query heads; twice as many as key heads where they share.
-        shape: That of queries and keys, where both lie on one grid.
+        shapes: Those of structures side by side, where queries and keys lie on the same grids.
         causal: The axes along which nothing that stands behind is seen.
     """
 
@@ -42,8 +42,12 @@ class Row:
     mask: bool = False
     bias: bool = False
     heads: int = KEY_HEADS
-    shape: tuple[int, ...] = ()
+    shapes: tuple[tuple[int, ...], ...] = ()
     causal: tuple[int, ...] = ()
+
+    def places(self) -> Tensor:
+        """(n, axes) where elements stand along the causal axes, each in its own structure."""
+        return torch.cat([places(shape) for shape in self.shapes])[:, list(self.causal)]
 
     def tokens(self, c: int = 4, c_v: int = 3, seed: int = 0, batch: int = BATCH) -> dict[str, Tensor]:
         """Random q, k, v in float64, and key_mask and key_bias where the row has them."""
@@ -105,7 +109,7 @@ def on_grid(shape, factor, cells, causal=(), levels=1, **more) -> Row:
     name = f"{len(shape)}-D {shape} d={factor} cells={cells}"
     name += f" causal={causal}" * bool(causal) + f" levels={levels}" * (levels > 1) + f" {always}" * bool(always)
     name += "".join(f" {key}" for key in more)
-    return Row(name, layout, lambda: not_behind(shape, causal), levels, shape=shape, causal=causal, **more)
+    return Row(name, layout, lambda: not_behind(shape, causal), levels, shapes=(shape,), causal=causal, **more)
 
 
 def between(name, query_shape, key_shape, cut, down, key_down) -> Row:
@@ -116,12 +120,15 @@ def between(name, query_shape, key_shape, cut, down, key_down) -> Row:
     return Row(name, layout, lambda: torch.ones(counts, dtype=torch.bool))
 
 
-def packed(name, make: Callable[[], GPA], shapes, causal=(), levels=1) -> Row:
+def packed(name, make: Callable[[], GPA], shapes, causal=(), levels=1, **more) -> Row:
     def layout() -> Layout:
         gpa = make()
         return Layout.concat([gpa.layout(shape, shape) for shape in shapes])
 
-    return Row(name, layout, lambda: torch.block_diag(*(not_behind(shape, causal) for shape in shapes)).bool(), levels)
+    def seen() -> Tensor:
+        return torch.block_diag(*(not_behind(shape, causal) for shape in shapes)).bool()
+
+    return Row(name, layout, seen, levels, shapes=tuple(shapes), causal=causal, **more)
 
 
 def on_graph(name, num_nodes, num_edges, levels=1, neighbours=False) -> Row:
@@ -134,6 +141,17 @@ def on_graph(name, num_nodes, num_edges, levels=1, neighbours=False) -> Row:
 
     return Row(name, layout, lambda: torch.ones(num_nodes, num_nodes, dtype=torch.bool), levels)
 
+
+EVERYTHING = packed(
+    "everything together",
+    lambda: gpa_nd.audio(2, 6, (1, 1), causal=True, always=[GridNeighbourhood(2), GlobalElements(torch.arange(2))]),
+    [(31,), (2,), (22,)],
+    causal=(0,),
+    levels=2,
+    mask=True,
+    bias=True,
+    heads=4,
+)
 
 ROWS = [
     # between domains
@@ -155,7 +173,7 @@ ROWS = [
     on_grid((11,), (1,), (11,), causal=(0,)),  # a cell of one query, which ranks for itself
     on_grid((9, 8), (2, 3), (3, 2), causal=(0,)),
     on_grid((9, 8), (2, 3), (3, 2), causal=(1,)),
-    on_grid((7, 6), (2, 2), (3, 2), causal=(0, 1)),
+    on_grid((8, 9), (2, 2), (4, 3), causal=(0, 1)),
     on_grid((6, 4, 5), (1, 2, 2), (6, 2, 2), causal=(0,)),  # groups and cells of one point in time: none always on
     on_grid((5, 4, 4), (2, 2, 2), (2, 2, 1), causal=(0,)),
     # masked
@@ -177,4 +195,5 @@ ROWS = [
     on_grid((40,), (2,), (10,), levels=2, causal=(0,), mask=True),
     on_grid((40,), (2,), (10,), levels=3, always=[GridNeighbourhood(2)], bias=True),
     on_graph("graph on two levels", 60, 150, levels=2),
+    EVERYTHING,
 ]  # fmt: skip

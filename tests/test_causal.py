@@ -11,7 +11,7 @@ from gpa_nd.always import GlobalElements, GridNeighbourhood
 from gpa_nd.ops import GridDownsampler
 from gpa_nd.partition import Partition
 from gpa_nd.partitioners import GridPartitioner
-from tests.seeing import on_grid, places
+from tests.seeing import EVERYTHING, KEY_HEADS, on_grid
 
 ROWS = [
     on_grid((29,), (3,), (4,), causal=(0,)),
@@ -23,26 +23,31 @@ ROWS = [
     on_grid((8, 9), (2, 2), (4, 3), causal=(0, 1)),
     on_grid((6, 4, 5), (1, 2, 2), (6, 2, 2), causal=(0,)),
     on_grid((5, 4, 4), (2, 2, 2), (2, 2, 1), causal=(0,)),
+    EVERYTHING,
 ]
 
 
 def changed_later(tokens, later, how):
-    """The tokens with other numbers, or none, where ``later`` (n,) is True."""
+    """The tokens with other numbers, or none, where ``later`` (n,) is True; there masks are turned round."""
     rng = torch.Generator().manual_seed(9)
     for name, x in tokens.items():
-        other = torch.full_like(x, torch.nan) if how == "nan" else 9 * torch.randn(x.shape, generator=rng).to(x)
-        tokens[name] = torch.where(later[:, None], other, x)
+        if name == "key_mask":
+            other = ~x
+        else:
+            other = torch.full_like(x, torch.nan) if how == "nan" else 9 * torch.randn(x.shape, generator=rng).to(x)
+        tokens[name] = torch.where(later if name in ("key_mask", "key_bias") else later[:, None], other, x)
     return tokens
 
 
 def sways_what_stands_before(row, layout, backend, how, dtype=torch.float32) -> bool:
     """Whether a change after any position reaches an output that is not after it."""
-    tokens = {name: x.to(dtype) for name, x in row.tokens().items()}
-    place = places(row.shape)[:, list(row.causal)]
-    out = gpa_attention(layout=layout, kappa=2, backend=backend, **tokens)
+    tokens = {name: x if name == "key_mask" else x.to(dtype) for name, x in row.tokens().items()}
+    settings = {"layout": layout, "kappa": 2, "backend": backend, "enable_gqa": row.heads > KEY_HEADS}
+    place = row.places()
+    out = gpa_attention(**settings, **tokens)
     for t in place.unique(dim=0):
         later = (place > t).any(-1)
-        other = gpa_attention(layout=layout, kappa=2, backend=backend, **changed_later(dict(tokens), later, how))
+        other = gpa_attention(**settings, **changed_later(dict(tokens), later, how))
         if not out[:, :, ~later].equal(other[:, :, ~later]):
             return True
     return False
@@ -60,8 +65,9 @@ def row(request):
 
 
 @pytest.mark.parametrize("how", ["numbers", "nan"])
-def test_nothing_later_sways_a_bit(row, backend, how):
-    assert not sways_what_stands_before(row, row.layout(), backend, how)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_nothing_later_sways_a_bit(row, backend, dtype, how):
+    assert not sways_what_stands_before(row, row.layout(), backend, how, dtype)
 
 
 @pytest.mark.parametrize("row", [row for row in ROWS if ranked_by_others(row)], ids=lambda row: row.name)
@@ -79,12 +85,13 @@ def test_a_range_that_ends_one_group_later_would_see_later_keys(backend):
 
 
 def test_gradients_of_later_inputs_are_zero(row, backend):
-    tokens = {name: x.requires_grad_() for name, x in row.tokens(batch=1).items()}
-    out = gpa_attention(layout=row.layout(), kappa=2, backend=backend, **tokens)
-    place = places(row.shape)[:, list(row.causal)]
+    tokens = row.tokens(batch=1)
+    inputs = [x.requires_grad_() for x in tokens.values() if x.is_floating_point()]
+    out = gpa_attention(layout=row.layout(), kappa=2, backend=backend, enable_gqa=row.heads > KEY_HEADS, **tokens)
+    place = row.places()
     t = place[len(place) // 2]
     later = (place > t).any(-1)
-    for grad in torch.autograd.grad(out[:, :, ~later].sum(), tuple(tokens.values())):
+    for grad in torch.autograd.grad(out[:, :, ~later].sum(), inputs):
         assert not grad[:, :, later].any()
 
 
