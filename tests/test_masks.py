@@ -38,9 +38,11 @@ def test_what_is_masked_may_be_anything(backend):
     gpa = gpa_nd.image(2, (2, 3), 2, backend=backend)
     q, k, v = tokens(2, 2, 6, 9, 4)
     mask = torch.rand(2, 6, 9) > 0.4
-    out = gpa(q, k, v, key_mask=mask)
+    bias = torch.randn(2, 2, 6, 9)
+    out = gpa(q, k, v, key_mask=mask, key_bias=bias)
     k, v = (x.masked_fill(~mask[:, None, ..., None], bad) for x, bad in ((k, torch.nan), (v, torch.inf)))
-    assert gpa(q, k, v, key_mask=mask).equal(out)
+    bias = bias.masked_fill(~mask[:, None], torch.nan)
+    assert gpa(q, k, v, key_mask=mask, key_bias=bias).equal(out)
 
 
 def test_nothing_to_see_gives_zeros_and_zero_gradients(backend):
@@ -75,6 +77,16 @@ def test_the_lowest_number_as_a_bias_is_no_mask(backend, dtype):
     out = gpa_nd.audio(4, 2, 99, backend=backend)(q, k, v, key_bias=bias)
     expected = (q.double() @ k.double().mT / 2).masked_fill(bias[:, :, None] < -1, -torch.inf).softmax(-1) @ v.double()
     assert (out - expected).abs().max() < (0.05 if dtype == torch.bfloat16 else 1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_largest_number_as_a_bias_is_all_that_counts(backend, dtype):
+    """Its sum over a group overflows, too, and is no infinity for that."""
+    q, k, v = (x.to(dtype) for x in tokens(1, 1, 16, 4))
+    bias = torch.zeros(1, 1, 16, dtype=dtype)
+    bias[..., [4, 6, 7]] = torch.finfo(dtype).max
+    out = gpa_nd.audio(4, 2, 1, backend=backend)(q, k, v, key_bias=bias)
+    assert (out - v[:, :, [4, 6, 7]].mean(2, keepdim=True)).abs().max() < 1e-6
 
 
 def test_a_bias_sways_the_selection_by_its_mean(backend):

@@ -118,6 +118,22 @@ def test_backends_agree(row):
     assert (outs[0] - outs[1]).abs().max() < 1e-12
 
 
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_a_bias_that_is_not_finite_makes_nan_of_whatever_may_see_its_key_and_of_nothing_else(row, backend, bad):
+    layout, tokens = row.layout(), row.tokens()
+    settings = {"layout": layout, "kappa": 2, "enable_gqa": row.heads > KEY_HEADS, "backend": backend}
+    tokens.setdefault("key_bias", torch.zeros(tokens["k"].shape[:3], dtype=torch.float64))
+    clean = gpa_attention(**tokens, **settings)
+    seen = row.seen().any(0) if "key_mask" not in tokens else row.seen().any(0) & tokens["key_mask"][0]
+    key = int(seen.nonzero()[len(seen.nonzero()) // 2])
+    tokens["key_bias"][0, 1, key] = bad
+    out = gpa_attention(**tokens, **settings)
+    spoilt = torch.zeros(out.shape[:3], dtype=torch.bool)
+    spoilt[0, row.heads // KEY_HEADS :, row.seen()[:, key]] = True
+    assert out[spoilt].isnan().all()
+    assert out[~spoilt].equal(clean[~spoilt])
+
+
 def test_bfloat16_errs_no_more_than_plain_pytorch(row):
     layout, settings = row.layout(), {"enable_gqa": row.heads > KEY_HEADS}
     tokens = {name: x if name == "key_mask" else x.bfloat16() for name, x in row.tokens(seed=4).items()}

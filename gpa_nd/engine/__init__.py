@@ -54,7 +54,7 @@ def select_keys(
         key_mask: (B, n_k) bool, False for keys that nobody sees; they do not enter the means of Phase 1 either. Padded
             queries still have a say in what their cell selects. Not broadcast, nor is ``key_bias``.
         key_bias: (B, H_k, n_k) of any floating point dtype, added to the affinities of each key; Phase 1 adds the mean
-            over a group. −∞ masks the key.
+            over a group. −∞ masks the key; NaN and +∞ keep every cell that may see it from being ranked.
         scale: factor of the affinity; 1/√c by default.
         affinity: ``"dot"`` (q·k · scale) or ``"euclidean"`` (−|q − k|² · scale).
         enable_gqa: k and v may have fewer heads than q: as many neighbouring heads of q share one as there are more.
@@ -112,7 +112,7 @@ def attend(
             the key. Not broadcast.
         key_mask: (B, n_k) bool, False for keys that nobody sees.
         key_bias: (B, H_k, n_k) of any floating point dtype, added to the affinities of each key; differentiable. −∞
-            masks the key.
+            masks the key; NaN and +∞ make NaN of every query that sees it.
         scale: factor of the affinity; 1/√c by default.
         affinity: ``"dot"`` (q·k · scale) or ``"euclidean"`` (−|q − k|² · scale).
         enable_gqa: k and v may have fewer heads than q: as many neighbouring heads of q share one as there are more.
@@ -174,7 +174,8 @@ def gpa_attention(
         key_mask: (B, n_k) bool, False for keys that nobody sees; they do not enter the means of Phase 1 either. Padded
             queries still have a say in what their cell selects. Not broadcast, nor is ``key_bias``.
         key_bias: (B, H_k, n_k) of any floating point dtype, added to the affinities of each key; Phase 1 adds the mean
-            over a group. −∞ masks the key. Differentiable.
+            over a group. Differentiable. −∞ masks the key; NaN and +∞ make NaN of every output that may see it, as one
+            in k does, selected or not.
         scale: factor of the affinity; 1/√c by default.
         affinity: ``"dot"`` (q·k · scale) or ``"euclidean"`` (−|q − k|² · scale).
         enable_gqa: k and v may have fewer heads than q: as many neighbouring heads of q share one as there are more.

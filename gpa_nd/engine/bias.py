@@ -11,13 +11,16 @@ from torch import Tensor
 from gpa_nd.engine.precision import wide
 from gpa_nd.partition import Partition
 
+SMALL = 2.0**-32  # so that sums of finite numbers, were they the largest or the lowest, stay finite
+
 
 @dataclass(frozen=True)
 class CoarseBias:
     """What Phase 1 knows of a key bias.
 
     Attributes:
-        added: (B, H_k, n_k') the mean over the visible keys of each group; −∞ where none is visible.
+        added: (B, H_k, n_k') the mean over the visible keys of each group, finite if these are; −∞ where none is
+            visible.
         share: (B, H_k, n_k') the part of each group that is visible; 1 where none is, so that one can divide by it.
     """
 
@@ -55,6 +58,7 @@ def coarse_bias(bias: Float[Tensor, "b h_k n_k"], groups: Partition) -> CoarseBi
     share = groups.mean(seen.to(bias.dtype)[..., None])[..., 0]
     nothing = share == 0
     share = share.masked_fill(nothing, 1)
-    added = groups.mean(bias.masked_fill(~seen, 0)[..., None])[..., 0] / share
-    added = added.clamp_min(torch.finfo(bias.dtype).min)  # a sum may overflow, which is no mask
+    small = groups.mean(bias.masked_fill(~seen, 0)[..., None] * SMALL)[..., 0] / share
+    most = torch.finfo(bias.dtype).max
+    added = torch.where(small.isfinite(), (small / SMALL).clamp(-most, most), small)
     return CoarseBias(added.masked_fill(nothing, -torch.inf), share)

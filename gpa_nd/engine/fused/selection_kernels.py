@@ -158,13 +158,13 @@ def log_sum_exp(
             *(q_row, inside[:, None], main, rest, k_tile),
             *(STORED, MAIN, REST, KEYS, PRECISION, EMULATED),
         )
-        if ranges is not None:
-            scores = tl.where(among(first + key[None, :], start[:, None], stop[:, None]), scores, float("-inf"))
-        elif not EVEN:
-            scores = tl.where(first + key[None, :] < keys, scores, float("-inf"))
         if added is not None:
             more = tl.load(added + first + key)
             scores = tl.where(more[None, :] == float("-inf"), float("-inf"), scores * factor + more[None, :])
+        if ranges is not None:  # after what is added, which may be NaN
+            scores = tl.where(among(first + key[None, :], start[:, None], stop[:, None]), scores, float("-inf"))
+        elif not EVEN:
+            scores = tl.where(first + key[None, :] < keys, scores, float("-inf"))
         if AXES > 0:
             seen = tl.zeros((ROWS, KEYS), tl.int32) == 0
             own = tl.where(inside, row_tile * ROWS + row, 0)

@@ -25,6 +25,7 @@ from tests.engine.fused.test_attention import (
     some_keys,
     tokens,
 )
+from tests.seeing import EVERYTHING
 
 LOWEST = torch.finfo(torch.float32).min
 
@@ -67,6 +68,7 @@ LAYOUTS = {
         layout_of(gpa_nd.image(2, 4, kappa=(3, 2, 2), causal=True, always=[GridNeighbourhood(1)]), 8, 6),
         (3, 2, 2),
     ),
+    "everything together": lambda: (EVERYTHING.layout().to(DEVICE), (2, 2)),
 }
 ALL = pytest.mark.parametrize("name", LAYOUTS)
 
@@ -352,16 +354,36 @@ def small_cells() -> Layout:
 def test_what_is_later_changes_no_bit(name):
     layout, kappa = (small_cells(), (2,)) if name == "small cells" else LAYOUTS[name]()
     q, k, v = tokens(layout, heads=1)
+    bias = biased(k)
     of_queries, of_keys = layout.positions
-    expected = gpa_nd.gpa_attention(q, k, v, layout, kappa=kappa, backend="triton")
+    expected = gpa_nd.gpa_attention(q, k, v, layout, kappa=kappa, key_bias=bias, backend="triton")
     for seed, value in enumerate((None, math.nan)):
         t = of_queries[q.shape[2] * (seed + 1) // 4]
         ours, theirs = ((x > t).any(-1)[:, None] for x in (of_queries, of_keys))
         far = (lambda x: 9 * torch.randn_like(x)) if value is None else (lambda x: torch.full_like(x, math.nan))
         changed = [torch.where(where, far(x), x) for where, x in ((ours, q), (theirs, k), (theirs, v))]
-        got = gpa_nd.gpa_attention(*changed, layout, kappa=kappa, backend="triton")
+        other = torch.where(theirs[:, 0], far(bias), bias)
+        got = gpa_nd.gpa_attention(*changed, layout, kappa=kappa, key_bias=other, backend="triton")
         assert got[:, :, ~ours[:, 0]].equal(expected[:, :, ~ours[:, 0]])
         assert not got[:, :, ours[:, 0]].equal(expected[:, :, ours[:, 0]])
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize(
+    "name",
+    [*(x for x in LAYOUTS if x.startswith(("one causal axis", "cells", "two"))), "everything together"],
+)  # fmt: skip
+def test_a_bias_that_is_not_finite_makes_nan_of_what_the_reference_does(name, value):
+    layout, kappa = LAYOUTS[name]()
+    q, k, v = tokens(layout, heads=1)
+    bias = biased(k, hidden=0)
+    settings = {"layout": layout, "kappa": kappa}
+    clean = gpa_nd.gpa_attention(q, k, v, key_bias=bias, backend="triton", **settings)
+    bias[..., k.shape[2] // 2] = value
+    got, right = (gpa_nd.gpa_attention(q, k, v, key_bias=bias, backend=b, **settings) for b in ("triton", "reference"))
+    spoilt = right.isnan()
+    assert got.isnan().equal(spoilt)
+    assert got[~spoilt].equal(clean[~spoilt])
 
 
 def test_a_module_answers_as_the_reference_does_gradients_included():
