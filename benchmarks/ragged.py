@@ -8,7 +8,6 @@ attention pads all structures to the largest. What the loop answers must be what
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -129,10 +128,9 @@ def of_graphs(item: Item, device: torch.device) -> Ways:
     dense = nn.MultiheadAttention(CHANNELS, HEADS, batch_first=True, device=device)
     dense.load_state_dict(attention.state_dict())
     layout, layouts = graph_layout(batch), [graph_layout(graph) for graph in graphs]
-    bounds = list(pairwise(batch.ptr.tolist()))
 
     def loop(x: Tensor, *parameters: Tensor) -> Tensor:
-        return torch.cat([attention(x[start:stop], own) for (start, stop), own in zip(bounds, layouts, strict=True)])
+        return torch.cat([attention(*each) for each in zip(x.split(item.drawn()), layouts, strict=True)])
 
     def padded(x: Tensor, *parameters: Tensor) -> Tensor:
         rows, there = to_dense_batch(x, batch.batch)
@@ -158,7 +156,6 @@ def of_sequences(item: Item, device: torch.device) -> Ways:
     """Heads of 16 channels; groups of 16 elements, 16 cells in each sequence, κ = 8."""
     sizes, c = item.drawn(), CHANNELS // HEADS
     offsets = torch.tensor([0, *sizes]).cumsum(0)
-    bounds = list(pairwise(offsets.tolist()))
 
     def make() -> gpa_nd.GPA:
         return gpa_nd.audio(downsample=16, cells=16, kappa=8, causal=item.causal)
@@ -173,11 +170,8 @@ def of_sequences(item: Item, device: torch.device) -> Ways:
     layout, layouts = all_at_once(), one_by_one()
 
     def loop(*tokens: Tensor) -> Tensor:
-        parts = [
-            gpa_nd.gpa_attention(*(x[:, :, start:stop] for x in tokens), own, kappa=8)
-            for (start, stop), own in zip(bounds, layouts, strict=True)
-        ]
-        return torch.cat(parts, dim=2)
+        each = zip(*(x.split(sizes, dim=2) for x in tokens), layouts, strict=True)
+        return torch.cat([gpa_nd.gpa_attention(q, k, v, own, kappa=8) for q, k, v, own in each], dim=2)
 
     there = torch.arange(max(sizes), device=device) < torch.tensor(sizes, device=device)[:, None]
 
