@@ -96,7 +96,7 @@ def assert_always_on(
     key_downsampler: Downsampler | None = None,
     key_shape: Shape | None = None,
 ) -> None:
-    """Each cell's coarse keys are distinct, −1 behind the last; the same each time; and attended to, beside κ others.
+    """Each cell's coarse keys are distinct, −1 after the last; the same each time; and attended to, beside κ others.
 
     Structures side by side have the same, numbered on from each to the next.
 
@@ -146,7 +146,7 @@ def assert_always_on(
 
 
 def _assert_table(name: str, table: Int[Tensor, "m a"], num_cells: int, num_keys: int) -> None:
-    """Rows of distinct coarse keys, −1 behind the last."""
+    """Rows of distinct coarse keys, −1 after the last."""
     assert isinstance(table, Tensor), f"{name}: expected a tensor, got {type(table).__name__}"
     assert table.dtype in (torch.int64, torch.int32), f"{name}: expected int64 or int32, got {table.dtype}"
     assert table.ndim == 2, f"{name}: expected shape ({num_cells}, any), a row for each cell, got {tuple(table.shape)}"
@@ -158,7 +158,7 @@ def _assert_table(name: str, table: Int[Tensor, "m a"], num_cells: int, num_keys
                 f"{name}: cell {cell} names {key}, expected −1 or coarse keys 0 … {num_keys - 1}"
             )
             assert keys.count(key) == 1, f"{name}: cell {cell} names {key} {keys.count(key)} times"
-        assert row[: len(keys)] == keys, f"{name}: cell {cell} has keys behind a −1, got {row}"
+        assert row[: len(keys)] == keys, f"{name}: cell {cell} has keys after a −1, got {row}"
 
 
 def assert_within_budget(

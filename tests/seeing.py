@@ -32,7 +32,7 @@ class Row:
         bias: Whether keys have a bias.
         heads: Query heads; twice as many as key heads where they share.
         shapes: Those of structures side by side, where queries and keys lie on the same grids.
-        causal: The axes along which nothing that stands behind is seen.
+        causal: The axes along which nothing later is seen.
     """
 
     name: str
@@ -85,8 +85,8 @@ def places(shape: tuple[int, ...]) -> Tensor:
     return torch.stack(torch.meshgrid(*(torch.arange(size) for size in shape), indexing="ij"), -1).flatten(0, -2)
 
 
-def not_behind(shape: tuple[int, ...], axes: tuple[int, ...]) -> Tensor:
-    """(n, n): whether the key stands behind the query along none of the axes."""
+def not_later(shape: tuple[int, ...], axes: tuple[int, ...]) -> Tensor:
+    """(n, n): whether the key is later than the query along none of the axes."""
     place = places(shape)[:, list(axes)]
     return (place[None] <= place[:, None]).all(-1)
 
@@ -109,7 +109,7 @@ def on_grid(shape, factor, cells, causal=(), levels=1, **more) -> Row:
     name = f"{len(shape)}-D {shape} d={factor} cells={cells}"
     name += f" causal={causal}" * bool(causal) + f" levels={levels}" * (levels > 1) + f" {always}" * bool(always)
     name += "".join(f" {key}" for key in more)
-    return Row(name, layout, lambda: not_behind(shape, causal), levels, shapes=(shape,), causal=causal, **more)
+    return Row(name, layout, lambda: not_later(shape, causal), levels, shapes=(shape,), causal=causal, **more)
 
 
 def between(name, query_shape, key_shape, cut, down, key_down) -> Row:
@@ -126,7 +126,7 @@ def packed(name, make: Callable[[], GPA], shapes, causal=(), levels=1, **more) -
         return Layout.concat([gpa.layout(shape, shape) for shape in shapes])
 
     def seen() -> Tensor:
-        return torch.block_diag(*(not_behind(shape, causal) for shape in shapes)).bool()
+        return torch.block_diag(*(not_later(shape, causal) for shape in shapes)).bool()
 
     return Row(name, layout, seen, levels, shapes=tuple(shapes), causal=causal, **more)
 

@@ -132,7 +132,7 @@ def test_a_rule_for_what_is_always_on_passes_on_a_graph_and_between_domains():
         (OwnGroup(lambda table: table.expand(-1, 2)), "OwnGroup.keys: cell 0 names 0 2 times"),
         (
             OwnGroup(lambda table: table % 4 - torch.tensor([1, 0])),
-            r"OwnGroup.keys: cell 0 has keys behind a −1, got \[",
+            r"OwnGroup.keys: cell 0 has keys after a −1, got \[",
         ),
         (OwnGroup(lambda table: torch.randint_like(table, 6)), "for cell 0 of two structures|for the same arguments"),
         (NotNumberedOn(), r"packed_keys names \[0\] for cell 3 of two structures .*, where keys names \[6\]"),

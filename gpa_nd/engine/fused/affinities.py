@@ -87,8 +87,8 @@ def products(
 
 
 @triton.jit
-def not_behind(seen, key, own, cell_positions, key_positions, AXES: tl.constexpr):
-    """``seen`` (rows, keys), but not of keys that stand behind ``own`` (rows), a cell or what has its position."""
+def not_later(seen, key, own, cell_positions, key_positions, AXES: tl.constexpr):
+    """``seen`` (rows, keys), but not of keys that are later than ``own`` (rows), a cell or what has its position."""
     for axis in tl.static_range(AXES):
         then = tl.load(key_positions + key * AXES + axis)
         seen = seen & (then[None, :] <= tl.load(cell_positions + own * AXES + axis)[:, None])

@@ -1,7 +1,7 @@
 """Phase 2 forward: a tile of one cell's queries attends to the elements under the cell's coarse keys.
 
 Scores are in base 2 (scaled by log₂e), and so is the log-sum-exp, kept for the backward kernels as a row's largest
-score and the logarithm of the sum of what is over it: in one float32 the logarithm would be lost behind a large score.
+score and the logarithm of the sum of what is over it: in one float32 the logarithm would be lost beside a large score.
 Channels come in two parts, both a power of two wide (80 = 64 + 16), the second perhaps absent. Where small cells are
 packed, "cell" below is a pack, its list is a union, and bits say which of the cells sees what.
 """
@@ -288,7 +288,7 @@ def now_of(positions, row, inside, AXES: tl.constexpr):
 
 @triton.jit
 def visible_of(seen, key, row, now, query_positions, key_positions, takers, AXES: tl.constexpr, PACKED: tl.constexpr):
-    """(rows, columns) what each query sees: no key behind it, and of a pack's list what its own cell named."""
+    """(rows, columns) what each query sees: no later key, and of a pack's list what its own cell named."""
     visible = seen[None, :] & (tl.zeros(now.shape, tl.int32) == 0)[:, None]
     if AXES > 0:
         visible = visible & (tl.load(key_positions + key * AXES)[None, :] <= now[:, None])

@@ -34,7 +34,7 @@ from gpa_nd.layout import Layout
 from gpa_nd.partition import Partition
 
 LOG2_E = math.log2(math.e)
-LAST = torch.iinfo(torch.int64).max  # a position that is behind all others
+LAST = torch.iinfo(torch.int64).max  # a position later than all others
 MOST_QUERIES = 2**27  # coarse ones: inside a tile, numbers are int32
 MOST_KEYS = 2**21  # coarse ones: the select kernel holds a block of their sums
 
@@ -140,7 +140,7 @@ def fused_select_keys(
 
 
 def _padded(x: Tensor, width: int, value: float) -> Tensor:
-    """Rows of so many numbers, this one behind those that are there."""
+    """Rows of so many numbers, this one after those that are there."""
     return torch.nn.functional.pad(x, (0, width - x.shape[1]), value=value)
 
 

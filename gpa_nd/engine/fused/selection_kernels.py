@@ -11,7 +11,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from gpa_nd.engine.fused.affinities import LOWEST, added_up, affinities, among, held, joined, not_behind, weights_of
+from gpa_nd.engine.fused.affinities import LOWEST, added_up, affinities, among, held, joined, not_later, weights_of
 
 
 @triton.jit(do_not_specialize=["heads", "groups", "stored", "size"])
@@ -123,7 +123,7 @@ def log_sum_exp(
     The first is the largest q·k, the second the base-2 logarithm of the sum of exp2((q·k − largest) · scale). One
     number for both would round away what tells rows apart where affinities are large. ``scale`` is above zero.
     ``ranges`` (rows, 2) are the keys that each row may see, all of them where it is None; ``cell_positions``
-    (rows, AXES) and ``key_positions`` (keys_stored, AXES) hide what is behind; ``added`` (B·H_k, keys_stored) is a bias
+    (rows, AXES) and ``key_positions`` (keys_stored, AXES) hide what is later; ``added`` (B·H_k, keys_stored) is a bias
     in base 2, −∞ for what it hides, and then the first of the two numbers is in base 2, too. A row that is not a number
     stays so; a row that sees nothing in this split has −∞.
     """
@@ -168,7 +168,7 @@ def log_sum_exp(
         if AXES > 0:
             seen = tl.zeros((ROWS, KEYS), tl.int32) == 0
             own = tl.where(inside, row_tile * ROWS + row, 0)
-            seen = not_behind(seen, first + key, own, cell_positions, key_positions, AXES)
+            seen = not_later(seen, first + key, own, cell_positions, key_positions, AXES)
             scores = tl.where(seen, scores, float("-inf"))
         largest, total = added_up(largest, total, scores, scale)
     out = lse + (head.to(tl.int64) * splits + split) * (2 * rows) + row_tile * ROWS + row
@@ -290,7 +290,7 @@ def cell_sums(
             if added is not None:
                 unhidden = unhidden & (more != float("-inf"))[None, :]
             own = tl.where(inside_cell, first_cell + pack * CELLS + cell, 0)
-            unhidden = not_behind(unhidden, tile * KEYS + key, own, cell_positions, key_positions, AXES)
+            unhidden = not_later(unhidden, tile * KEYS + key, own, cell_positions, key_positions, AXES)
             value = tl.where(unhidden, value, float("-inf"))
         tl.store(sums + cell[:, None] * keys_stored + tile * KEYS + key[None, :], value, mask=inside_cell[:, None])
         key += tile * KEYS
