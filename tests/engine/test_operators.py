@@ -57,7 +57,7 @@ def test_operators_keep_what_they_promise_to_pytorch(settings):
     positions = (torch.arange(130)[:, None], torch.arange(130)[:, None])
     positions = positions if settings == "positions" else layout.positions or (None, None)
     parts = [layout.fine_cells.tensors(), layout.members.tensors()]
-    arguments = (*inputs, relevant, logits, bias, *parts, *positions, 0.3, affinity)
+    arguments = (*inputs, relevant, logits, bias, *parts, *positions, layout.always, 0.3, affinity)
     torch.library.opcheck(torch.ops.gpa_nd.blocked_attend.default, arguments)
     arguments = [x.detach() if isinstance(x, torch.Tensor) else x for x in arguments]
     torch.library.opcheck(torch.ops.gpa_nd.blocked_attend_backward.default, (torch.randn_like(q), *arguments))

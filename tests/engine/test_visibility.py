@@ -12,6 +12,7 @@ from gpa_nd.always import GlobalElements, GridNeighbourhood
 from gpa_nd.engine import reference
 from gpa_nd.engine.blocked import phase2, positions, selection
 from gpa_nd.engine.blocked.spans import plan
+from gpa_nd.engine.blocked.widths import widths
 from gpa_nd.ops import GridDownsampler
 from gpa_nd.partitioners import GridPartitioner
 
@@ -298,6 +299,30 @@ def test_strided_inputs_and_distances():
             testing.assert_within_budget(fast, plain, exact, factor=3.0 if which else 2.0)
 
 
+def test_cells_beside_which_fewer_keys_are_always_on_gather_fewer():
+    """Causal on both axes: 252 columns, of which cells need 128 in the mean."""
+    layout = gpa_nd.image(4, (32, 32), 1, causal=True).layout((256, 256), (256, 256))
+    relevant = torch.cat([torch.zeros(len(layout.query_cells), 12), layout.always], dim=1).long()[None]
+    parts = widths(relevant, layout.always)
+    assert torch.cat([cells for _, cells in parts]).sort().values.equal(torch.arange(1024))
+    assert sum(columns * len(cells) for columns, cells in parts) < 1.2 * int((relevant >= 0).sum())
+    assert len(parts) < 10
+
+
+@pytest.mark.parametrize("logits", [False, True])
+def test_keys_of_ones_own_are_attended_to_wherever_they_stand_in_a_row(logits):
+    layout = LAYOUTS["causal on two axes"]()
+    q, k, v = tokens_of(layout)
+    always = layout.always.expand(2, 4, -1, -1)
+    own = torch.rand(2, 4, len(layout.query_cells), len(layout.key_groups)).argsort(-1)[..., : always.shape[-1]]
+    for relevant in (own, own.masked_fill(always < 0, -1), torch.cat([own[..., :3], always], dim=-1)):
+        added = torch.randn(relevant.shape, dtype=torch.float64) if logits else None
+        one, other = (
+            attend(q, k, v, layout, relevant, logits=added, enable_gqa=True, backend=b) for b in ("reference", "torch")
+        )
+        assert (one - other).abs().max() < 1e-12
+
+
 @pytest.mark.parametrize("far", [0, 10**12, -(10**12)])
 def test_positions_as_a_mask_and_as_arithmetic_give_the_same_bits(far, monkeypatch):
     layout = scattered()
@@ -389,9 +414,10 @@ def test_only_arguments_are_kept_for_the_backward_pass():
     with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x) or x, lambda x: x):
         torch.ops.gpa_nd.blocked_attend(
             *inputs[:3], relevant, None, inputs[3], layout.fine_cells.tensors(), layout.members.tensors(),
-            *layout.positions, 0.3, "dot",
+            *layout.positions, layout.always, 0.3, "dot",
         )  # fmt: skip
     given = (*inputs, relevant, *layout.fine_cells.tensors(), *layout.members.tensors(), *layout.positions)
+    given = (*given, layout.always)
     assert {x.data_ptr() for x in kept} <= {x.data_ptr() for x in given}
 
 

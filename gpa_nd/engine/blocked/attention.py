@@ -26,14 +26,14 @@ def attend(
     cells, members = layout.fine_cells.tensors(), layout.members.tensors()
     of_queries, of_keys = layout.positions or (None, None)
     out: Tensor = torch.ops.gpa_nd.blocked_attend(
-        q, k, v, relevant, logits, bias, cells, members, of_queries, of_keys, scale, affinity
+        q, k, v, relevant, logits, bias, cells, members, of_queries, of_keys, layout.always, scale, affinity
     )
     return out
 
 
 ARGUMENTS = (
     "Tensor q, Tensor k, Tensor v, Tensor relevant, Tensor? logits, Tensor? bias, Tensor[] cells, Tensor[] members, "
-    "Tensor? query_positions, Tensor? key_positions, float scale, str affinity"
+    "Tensor? query_positions, Tensor? key_positions, Tensor? always, float scale, str affinity"
 )
 
 
@@ -67,19 +67,21 @@ def _(grad, q, k, v, relevant, *added_and_more):  # type: ignore[no-untyped-def]
 
 
 def _keep(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
-    *tensors, cells, members, query_positions, key_positions, ctx.scale, ctx.affinity = inputs
-    ctx.save_for_backward(*tensors, query_positions, key_positions, *cells, *members)
+    *tensors, cells, members, query_positions, key_positions, always, ctx.scale, ctx.affinity = inputs
+    ctx.save_for_backward(*tensors, query_positions, key_positions, always, *cells, *members)
 
 
 def _backward(ctx, grad):  # type: ignore[no-untyped-def]
-    q, k, v, relevant, logits, bias, query_positions, key_positions, *parts = ctx.saved_tensors
+    q, k, v, relevant, logits, bias, *beside = ctx.saved_tensors
+    (query_positions, key_positions, always), parts = beside[:3], beside[3:]
     cells, members = parts[: len(parts) // 2], parts[len(parts) // 2 :]
     dq, dk, dv, dlogits, dbias = torch.ops.gpa_nd.blocked_attend_backward(
-        grad, q, k, v, relevant, logits, bias, cells, members, query_positions, key_positions, ctx.scale, ctx.affinity
+        *(grad, q, k, v, relevant, logits, bias, cells, members),
+        *(query_positions, key_positions, always, ctx.scale, ctx.affinity),
     )
     of_added = None if logits is None else dlogits, None if bias is None else dbias
     no_list = [None] * len(cells)
-    return dq, dk, dv, None, *of_added, no_list, no_list, None, None, None, None
+    return dq, dk, dv, None, *of_added, no_list, no_list, *(None,) * 5
 
 
 def _no_second_derivative(ctx, *grads):  # type: ignore[no-untyped-def]

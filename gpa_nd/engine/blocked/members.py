@@ -22,7 +22,7 @@ class Members:
     """
 
     def __init__(self, members: Partition, relevant: Int[Tensor, "*cells kappa"]) -> None:
-        self.members, kappa = members, relevant.shape[-1]
+        self.members, self.kappa = members, (kappa := relevant.shape[-1])
         sizes = members.host_offsets.diff()
         self.complete = kappa > 0 and members.uniform and not possible(relevant < 0)
         self.columns = max(1, int(sizes.topk(min(kappa, len(sizes))).values.sum()))

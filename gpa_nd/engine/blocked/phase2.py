@@ -12,6 +12,7 @@ from torch import Tensor
 from gpa_nd.engine.blocked.blocks import Block, CellBlocks, Scratch, all_finite, hide, limit, possible, softmax
 from gpa_nd.engine.blocked.members import Members
 from gpa_nd.engine.blocked.positions import Positions
+from gpa_nd.engine.blocked.widths import widths
 from gpa_nd.engine.precision import wide
 from gpa_nd.partition import Partition, add_rows
 
@@ -98,6 +99,7 @@ class Phase2:
         members: list[Tensor],
         query_positions: Tensor | None,
         key_positions: Tensor | None,
+        always: Tensor | None,
         scale: float,
         affinity: str,
     ) -> None:
@@ -117,15 +119,19 @@ class Phase2:
         spoilt = (self.relevant == -2).any(-1)
         self.spoilt = spoilt if possible(spoilt) else None
         self.cells = Partition.from_tensors(cells)
-        self.members = Members(Partition.from_tensors(members), relevant)
+        part = Partition.from_tensors(members)
+        self.members = [
+            (Members(part, (self.relevant if cells is None else self.relevant[:, cells])[..., :columns]), cells)
+            for columns, cells in widths(self.relevant, always)
+        ]
         self.room = Scratch(q.device)
 
     def attend(self) -> Float[Tensor, "b h n_q c_v"]:
         """The result."""
         out = self.v.new_empty(len(self.q) + 1, self.v.shape[-1])  # the last row takes what is computed for padding
         dtype = self.v.dtype if _multiplies(self.v) else self.dtype
-        for block in self._blocks(matrices=2):
-            keys = self._gather(block, dtype)
+        for members, block in self._blocks(matrices=2):
+            keys = self._gather(members, block, dtype)
             for queries in self._score(block, keys, matrices=2):
                 x = self._weigh(queries, keys)
                 if queries.silent is not None:  # not in padding, whose results nobody reads
@@ -140,8 +146,8 @@ class Phase2:
         dk, dv = (torch.zeros(x.shape, dtype=self.dtype, device=x.device) for x in (self.k, self.v))
         dlogits = torch.zeros(self.relevant.numel(), 1, dtype=self.dtype, device=grad.device)
         dbias = dlogits.new_zeros(len(self.k), 1) if self.bias is not None else dlogits.new_empty(0)
-        for block in self._blocks(matrices=4):
-            keys = self._gather(block, self.dtype)
+        for members, block in self._blocks(matrices=4):
+            keys = self._gather(members, block, self.dtype)
             if self.positions is not None:  # what no query sees may be anything
                 keys.k.nan_to_num_(0, 0, 0), keys.v.nan_to_num_(0, 0, 0)
             dk_rows, dv_rows = self._zeros("dk", keys.k.shape), self._zeros("dv", keys.v.shape)
@@ -181,22 +187,24 @@ class Phase2:
             of_bias = self.bias.of_visible(dbias.view(self.shapes[1][:3]))
         return of_q, of_k, of_v, of_logits, of_bias
 
-    def _blocks(self, matrices: int) -> CellBlocks:
+    def _blocks(self, matrices: int) -> Iterator[tuple[Members, Block]]:
         """Blocks in which keys, values, and so many tables of scores and gradients stay in the cache together."""
-        row, columns = self.q.shape[-1] + self.v.shape[-1], self.members.columns
-        copies = matrices // 2  # of keys and values: gradients take as much room
-        return CellBlocks(
-            self.cells,
-            limit(self.q),
-            per_element=row + matrices * columns,
-            per_cell=copies * row * columns,
-            heads=len(self.relevant),
-        )
+        row, copies = self.q.shape[-1] + self.v.shape[-1], matrices // 2  # gradients of both take as much room
+        for members, cells in self.members:
+            blocks = CellBlocks(
+                self.cells,
+                limit(self.q),
+                per_element=row + matrices * members.columns,
+                per_cell=copies * row * members.columns,
+                heads=len(self.relevant),
+                only=cells,
+            )
+            for block in blocks:
+                yield members, block
 
-    def _gather(self, block: Block, dtype: torch.dtype) -> Keys:
+    def _gather(self, members: Members, block: Block, dtype: torch.dtype) -> Keys:
         """Lines 15–16; keys in the dtype that is computed in, values in the one that is given."""
-        relevant = self.relevant[block.heads, block.cells]
-        element, slot, real = self.members.of(relevant)
+        element, slot, real = members.of(self.relevant[block.heads, block.cells, : members.kappa])
         row = element + self.first_key[block.heads, None]
         k, v = self._pick("k", self.k, row, self.dtype), self._pick("v", self.v, row, dtype)
         seen, added = None if real is None else real[:, None], None
