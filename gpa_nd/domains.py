@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from gpa_nd.always.base import AlwaysOn
-from gpa_nd.engine import Affinity, Backend
+from gpa_nd.engine import Affinity, Backend, Ranking
 from gpa_nd.nn.gpa import GPA
 from gpa_nd.ops.coarsening import coarse_edges
 from gpa_nd.ops.graph import GraphDownsampler
@@ -29,6 +29,8 @@ def audio(
     always: Sequence[AlwaysOn] = (),
     scale: float | None = None,
     affinity: Affinity = "dot",
+    ranking: Ranking = "mean",
+    mass: float | None = None,
     enable_gqa: bool = False,
     backend: Backend = "auto",
 ) -> GPA:
@@ -45,6 +47,8 @@ def audio(
         always: see :class:`GPA`.
         scale: see :class:`GPA`.
         affinity: see :class:`GPA`.
+        ranking: see :class:`GPA`.
+        mass: see :class:`GPA`.
         enable_gqa: see :class:`GPA`.
         backend: see :class:`GPA`.
 
@@ -59,7 +63,7 @@ def audio(
         >>> gpa_nd.audio()(q, k, v).shape
         torch.Size([1, 4, 4000, 16])
     """
-    return _grid(1, downsample, cells, kappa, causal, always, scale, affinity, enable_gqa, backend)
+    return _grid(1, downsample, cells, kappa, causal, always, scale, affinity, ranking, mass, enable_gqa, backend)
 
 
 def image(
@@ -71,6 +75,8 @@ def image(
     always: Sequence[AlwaysOn] = (),
     scale: float | None = None,
     affinity: Affinity = "dot",
+    ranking: Ranking = "mean",
+    mass: float | None = None,
     enable_gqa: bool = False,
     backend: Backend = "auto",
 ) -> GPA:
@@ -86,6 +92,8 @@ def image(
         always: see :class:`GPA`.
         scale: see :class:`GPA`.
         affinity: see :class:`GPA`.
+        ranking: see :class:`GPA`.
+        mass: see :class:`GPA`.
         enable_gqa: see :class:`GPA`.
         backend: see :class:`GPA`.
 
@@ -100,7 +108,7 @@ def image(
         >>> gpa_nd.image(cells=(8, 8))(q, k, v).shape
         torch.Size([1, 1, 64, 80, 16])
     """
-    return _grid(2, downsample, cells, kappa, causal, always, scale, affinity, enable_gqa, backend)
+    return _grid(2, downsample, cells, kappa, causal, always, scale, affinity, ranking, mass, enable_gqa, backend)
 
 
 def video(
@@ -112,6 +120,8 @@ def video(
     always: Sequence[AlwaysOn] = (),
     scale: float | None = None,
     affinity: Affinity = "dot",
+    ranking: Ranking = "mean",
+    mass: float | None = None,
     enable_gqa: bool = False,
     backend: Backend = "auto",
 ) -> GPA:
@@ -127,6 +137,8 @@ def video(
         always: see :class:`GPA`.
         scale: see :class:`GPA`.
         affinity: see :class:`GPA`.
+        ranking: see :class:`GPA`.
+        mass: see :class:`GPA`.
         enable_gqa: see :class:`GPA`.
         backend: see :class:`GPA`.
 
@@ -141,7 +153,7 @@ def video(
         >>> gpa_nd.video(cells=(2, 3, 5), kappa=4)(q, k, v).shape
         torch.Size([1, 1, 8, 24, 40, 16])
     """
-    return _grid(3, downsample, cells, kappa, causal, always, scale, affinity, enable_gqa, backend)
+    return _grid(3, downsample, cells, kappa, causal, always, scale, affinity, ranking, mass, enable_gqa, backend)
 
 
 def graph(
@@ -156,6 +168,8 @@ def graph(
     always: Sequence[AlwaysOn] = (),
     scale: float | None = None,
     affinity: Affinity = "dot",
+    ranking: Ranking = "mean",
+    mass: float | None = None,
     enable_gqa: bool = False,
     backend: Backend = "auto",
 ) -> GPA:
@@ -177,6 +191,8 @@ def graph(
         always: see :class:`GPA`.
         scale: see :class:`GPA`.
         affinity: see :class:`GPA`.
+        ranking: see :class:`GPA`.
+        mass: see :class:`GPA`.
         enable_gqa: see :class:`GPA`.
         backend: see :class:`GPA`.
 
@@ -215,6 +231,8 @@ def graph(
         always=always,
         scale=scale,
         affinity=affinity,
+        ranking=ranking,
+        mass=mass,
         enable_gqa=enable_gqa,
         backend=backend,
     )
@@ -229,6 +247,8 @@ def _grid(
     always: Sequence[AlwaysOn],
     scale: float | None,
     affinity: Affinity,
+    ranking: Ranking,
+    mass: float | None,
     enable_gqa: bool,
     backend: Backend,
 ) -> GPA:
@@ -242,6 +262,8 @@ def _grid(
         always=always,
         scale=scale,
         affinity=affinity,
+        ranking=ranking,
+        mass=mass,
         enable_gqa=enable_gqa,
         backend=backend,
     )

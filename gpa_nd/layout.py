@@ -10,8 +10,10 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from gpa_nd.layout_checks import check_layout
+from gpa_nd.layout_checks import check_layout, part_labels
 from gpa_nd.partition import Partition
+
+FEW_MEMBERS = 4  # means over fewer queries are hardly better than one over the group, and as many more
 
 
 @dataclass(eq=False, repr=False)
@@ -43,11 +45,19 @@ class Layout:
             queries and coarse keys of this one; what it selects is what the cells of this one choose from.
         parents: (m,) int64, the cell of ``coarser`` that chooses for each cell; by default the one that holds its first
             coarse query.
+        query_parts: the groups of queries cut into smaller parts, which ``ranking="rerank"`` compares.
+        key_parts: those of keys.
         rankers: the coarse queries that rank for each cell: those of ``query_cells``, in the order of ``ranked_by``.
         host_ranges: ``key_ranges`` on the CPU, so that no call has to wait for a GPU.
         most_visible: the most coarse keys that any cell may select from, as ranges tell it.
         contested: how many of these are always on, at most.
         children: the coarse keys under each one of ``coarser``; short rows end in −1.
+        pooled: the same cells, ranges and positions over elements that are the coarse queries and coarse keys of this
+            layout; None where elements are not grouped.
+        first_queries: what ranks coarse keys at the first of the two looks of ``ranking="rerank"``: the parts of
+            queries where they have at least four members on average, and their groups otherwise; None without parts.
+        first_look: the same cells, ranges and positions over these queries and the coarse keys.
+        second_look: the same over parts of queries, and coarse keys that are groups of parts.
 
     Raises:
         TypeError: an argument is not a :class:`Partition`, or what should be an integer tensor is none.
@@ -75,11 +85,17 @@ class Layout:
     ranked_by: Int[Tensor, " m"] | None = None
     coarser: Layout | None = None
     parents: Int[Tensor, " m"] | None = None
+    query_parts: Partition | None = None
+    key_parts: Partition | None = None
     rankers: Partition = field(init=False)
     host_ranges: Int[Tensor, "m 2"] | None = field(init=False)
     most_visible: int = field(init=False)
     contested: int = field(init=False)
     children: Int[Tensor, "n_k_above most"] | None = field(init=False, default=None)
+    pooled: Layout | None = field(init=False, default=None)
+    first_queries: Partition | None = field(init=False, default=None)
+    first_look: Layout | None = field(init=False, default=None)
+    second_look: Layout | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         check_layout(self)
@@ -96,6 +112,10 @@ class Layout:
             if self.parents is None:
                 self.parents = self.coarser.fine_cells.labels[self.query_cells.order[self.query_cells.offsets[:-1]]]
             self.children = self.coarser.members.table
+        if len(self.query_groups) < self.query_groups.num_elements or n_k < self.key_groups.num_elements:
+            self.pooled = self._over(self.query_cells, _singles(n_k, self.device))
+        if self.query_parts is not None and self.key_parts is not None:
+            self._look(self.query_parts, self.key_parts)
 
     def __repr__(self) -> str:
         q, cells, k = self.query_groups, self.query_cells, self.key_groups
@@ -202,7 +222,29 @@ class Layout:
             ranked_by,
             cls.concat(coarser) if coarser else None,
             _one_after_another(parents, [len(x.query_cells) for x in coarser]) if coarser else None,
+            _side_by_side([x.query_parts for x in layouts]),
+            _side_by_side([x.key_parts for x in layouts]),
         )
+
+    def _over(self, cells: Partition, keys: Partition) -> Layout:
+        """The same over what is pooled already: the elements of these cells and of these groups of keys."""
+        of_cells = self.key_ranges, self.coarse_positions, self.ranked_by
+        return Layout(
+            _singles(cells.num_elements, self.device),
+            cells,
+            keys,
+            key_ranges=of_cells[0],
+            coarse_positions=of_cells[1],
+            ranked_by=of_cells[2],
+        )
+
+    def _look(self, queries: Partition, keys: Partition) -> None:
+        n_k = len(self.key_groups)
+        cells_of_parts = Partition.from_labels(part_labels(queries, self.fine_cells))
+        many = queries.num_elements >= FEW_MEMBERS * len(queries)
+        self.first_queries, cells = (queries, cells_of_parts) if many else (self.query_groups, self.query_cells)
+        self.first_look = self._over(cells, _singles(n_k, self.device))
+        self.second_look = self._over(cells_of_parts, Partition.from_labels(part_labels(keys, self.key_groups)))
 
     def _all_keys(self) -> Tensor:
         return torch.tensor([[0, len(self.key_groups)]], device=self.device).expand(len(self.query_cells), 2)
@@ -226,6 +268,10 @@ class Layout:
         return int(inside.sum(1).max()) if len(inside) else 0
 
 
+def _singles(n: int, device: torch.device) -> Partition:
+    return Partition.from_labels(torch.arange(n, device=device))
+
+
 def _with_axes(pair: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor] | None:
     """Positions on one axis (n,) as (n, 1)."""
     if pair is None or pair[0].ndim == 2:
@@ -237,6 +283,11 @@ def _one_after_another(numbers: Sequence[Tensor], counts: Sequence[int]) -> Tens
     """Numbers within each structure as numbers within all of them, given how many there are in each."""
     before = torch.tensor([0, *counts]).cumsum(0).tolist()
     return torch.cat([x + start for x, start in zip(numbers, before[:-1], strict=True)])
+
+
+def _side_by_side(parts: Sequence[Partition | None]) -> Partition | None:
+    there = [part for part in parts if part is not None]
+    return Partition.concat(there) if len(there) == len(parts) else None
 
 
 def _joined(pairs: Sequence[tuple[Tensor, Tensor] | None]) -> tuple[Tensor, Tensor] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from gpa_nd.checks import check_integers
@@ -53,10 +54,30 @@ def check_layout(layout: Layout) -> None:
         _check_fine_cells(layout)
     if layout.coarser is not None and layout.parents is not None:
         _check_parents(layout, layout.coarser, layout.parents)
+    if (layout.query_parts is None) != (layout.key_parts is None):
+        raise ValueError("query_parts and key_parts: expected both or neither, got one of them")
+    if layout.query_parts is not None and layout.key_parts is not None:
+        _check_parts("query_parts", layout.query_parts, layout.query_groups)
+        _check_parts("key_parts", layout.key_parts, layout.key_groups)
+
+
+def part_labels(parts: Partition, groups: Partition) -> Int[Tensor, " parts"]:
+    """The group that each part lies in."""
+    return groups.labels[parts.order[parts.offsets[:-1]]]
+
+
+def _check_parts(name: str, parts: object, groups: Partition) -> None:
+    if not isinstance(parts, Partition):
+        raise TypeError(f"{name}: expected a Partition, got {type(parts).__name__}")
+    if not parts.covers or parts.num_elements != groups.num_elements:
+        raise ValueError(f"{name}: expected a partition of {groups.num_elements} elements, got {parts}")
+    if not part_labels(parts, groups)[parts.labels].equal(groups.labels):
+        raise ValueError(f"{name}: expected every part within one group, got one that reaches over several")
 
 
 def _check_devices(layout: Layout) -> None:
-    parts = (layout.query_groups, layout.query_cells, layout.key_groups, layout.members, layout.fine_cells)
+    parts = [layout.query_groups, layout.query_cells, layout.key_groups, layout.members, layout.fine_cells]
+    parts += [part for part in (layout.query_parts, layout.key_parts) if isinstance(part, Partition)]
     tensors = [part.order for part in parts if part is not None]
     tensors += [*(layout.positions or ()), *(layout.coarse_positions or ())]
     tensors += [x for x in (layout.key_ranges, layout.always, layout.ranked_by, layout.parents) if x is not None]

@@ -221,6 +221,21 @@ class Partition:
         order = self.order[torch.arange(total, device=shift.device) + shift]
         return Partition(order, offsets, host_offsets, covers=False)
 
+    def runs(self) -> Partition:
+        """Each cell of s elements cut into runs of ⌊√s⌋, in the order of its elements; the last run may be shorter.
+
+        Example:
+            >>> p = Partition.from_labels(torch.tensor([0, 1, 0, 0, 0, 0]))
+            >>> p.runs().labels.tolist()
+            [0, 3, 0, 1, 1, 2]
+        """
+        sizes = self.sizes.repeat_interleave(self.sizes, output_size=self.num_elements)
+        place = torch.arange(self.num_elements, device=self.order.device)
+        place = place - self.offsets[:-1].repeat_interleave(self.sizes, output_size=self.num_elements)
+        length = (sizes + 0.5).sqrt().floor().long()  # of whole numbers this is exact
+        starts = place % length == 0
+        return Partition.from_labels((starts.cumsum(0) - 1).index_select(0, self.inverse))
+
     def then(self, cells: Partition) -> Partition:
         """Fine cells: each cell of ``cells``, a partition of this one's m cells, with all its elements (Definition 5).
 

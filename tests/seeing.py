@@ -1,11 +1,14 @@
 """Rows for the laws of attention that does not see everything: other domains, packed, causal, masked, with keys that
 are always on, with several levels. To test a structure of your own, add a row: its layout, and who sees whom.
+
+Layouts have parts of groups, so that every ranking can be tested on them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -104,7 +107,7 @@ def on_grid(shape, factor, cells, causal=(), levels=1, **more) -> Row:
             for level in range(levels)
         ]
         cut, down = zip(*operators, strict=True)
-        return GPA(cut, down, kappa=1, causal=flags, always=always).layout(shape, shape)
+        return GPA(cut, down, kappa=1, causal=flags, always=always, ranking="rerank").layout(shape, shape)
 
     name = f"{len(shape)}-D {shape} d={factor} cells={cells}"
     name += f" causal={causal}" * bool(causal) + f" levels={levels}" * (levels > 1) + f" {always}" * bool(always)
@@ -114,15 +117,15 @@ def on_grid(shape, factor, cells, causal=(), levels=1, **more) -> Row:
 
 def between(name, query_shape, key_shape, cut, down, key_down) -> Row:
     def layout() -> Layout:
-        return GPA(cut, down, key_downsampler=key_down, kappa=1).layout(query_shape, key_shape)
+        return GPA(cut, down, key_downsampler=key_down, kappa=1, ranking="rerank").layout(query_shape, key_shape)
 
     counts = torch.Size(query_shape).numel(), torch.Size(key_shape).numel()
     return Row(name, layout, lambda: torch.ones(counts, dtype=torch.bool))
 
 
-def packed(name, make: Callable[[], GPA], shapes, causal=(), levels=1, **more) -> Row:
+def packed(name, make: Callable[..., GPA], shapes, causal=(), levels=1, **more) -> Row:
     def layout() -> Layout:
-        gpa = make()
+        gpa = make(ranking="rerank")
         return Layout.concat([gpa.layout(shape, shape) for shape in shapes])
 
     def seen() -> Tensor:
@@ -136,7 +139,9 @@ def on_graph(name, num_nodes, num_edges, levels=1, neighbours=False) -> Row:
 
     def layout() -> Layout:
         always = [GraphNeighbourhood(edges)] if neighbours else []
-        gpa = gpa_nd.graph(edges, num_nodes, downsample=3, cells=6, kappa=(1,) * levels, always=always)
+        gpa = gpa_nd.graph(
+            edges, num_nodes, downsample=3, cells=6, kappa=(1,) * levels, always=always, ranking="rerank"
+        )
         return gpa.layout((num_nodes,), (num_nodes,))
 
     return Row(name, layout, lambda: torch.ones(num_nodes, num_nodes, dtype=torch.bool), levels)
@@ -144,7 +149,7 @@ def on_graph(name, num_nodes, num_edges, levels=1, neighbours=False) -> Row:
 
 EVERYTHING = packed(
     "everything together",
-    lambda: gpa_nd.audio(2, 6, (1, 1), causal=True, always=[GridNeighbourhood(2), GlobalElements(torch.arange(2))]),
+    partial(*(gpa_nd.audio, 2, 6, (1, 1)), causal=True, always=[GridNeighbourhood(2), GlobalElements(torch.arange(2))]),
     [(31,), (2,), (22,)],
     causal=(0,),
     levels=2,
@@ -162,11 +167,11 @@ ROWS = [
     between("a graph looks at an image", (12,), (7, 6), GraphPartitioner(torch.tensor([0, 1, 1, 0, 2])),
             GraphDownsampler(torch.tensor([0, 0, 1, 1, 1, 2, 3, 3, 4, 4, 4, 4])), GridDownsampler(2)),
     # packed
-    packed("audio of five lengths", lambda: gpa_nd.audio(4, 3, 1), [(9,), (31,), (1,), (4,), (17,)]),
-    packed("causal audio of three lengths", lambda: gpa_nd.audio(4, 3, 1, causal=True),
+    packed("audio of five lengths", partial(gpa_nd.audio, 4, 3, 1), [(9,), (31,), (1,), (4,), (17,)]),
+    packed("causal audio of three lengths", partial(gpa_nd.audio, 4, 3, 1, causal=True),
            [(9,), (31,), (2,)], causal=(0,)),
-    packed("images of three sizes", lambda: gpa_nd.image(2, (2, 3), 1), [(5, 7), (2, 2), (9, 4)]),
-    packed("audio of three lengths on two levels", lambda: gpa_nd.audio(3, 4, (1, 1)), [(9,), (31,), (2,)], levels=2),
+    packed("images of three sizes", partial(gpa_nd.image, 2, (2, 3), 1), [(5, 7), (2, 2), (9, 4)]),
+    packed("audio of three lengths on two levels", partial(gpa_nd.audio, 3, 4, (1, 1)), [(9,), (31,), (2,)], levels=2),
     # causal
     on_grid((23,), (4,), (3,), causal=(0,)),
     on_grid((16,), (2,), (8,), causal=(0,)),  # a cell of one coarse query

@@ -39,10 +39,10 @@ def changed_later(tokens, later, how):
     return tokens
 
 
-def sways_what_stands_before(row, layout, backend, how, dtype=torch.float32) -> bool:
+def sways_what_stands_before(row, layout, backend, how, dtype=torch.float32, **settings) -> bool:
     """Whether a change after any position reaches an output that is not after it."""
     tokens = {name: x if name == "key_mask" else x.to(dtype) for name, x in row.tokens().items()}
-    settings = {"layout": layout, "kappa": 2, "backend": backend, "enable_gqa": row.heads > KEY_HEADS}
+    settings |= {"layout": layout, "kappa": 2, "backend": backend, "enable_gqa": row.heads > KEY_HEADS}
     place = row.places()
     out = gpa_attention(**settings, **tokens)
     for t in place.unique(dim=0):
@@ -68,6 +68,12 @@ def row(request):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_nothing_later_sways_a_bit(row, backend, dtype, how):
     assert not sways_what_stands_before(row, row.layout(), backend, how, dtype)
+
+
+@pytest.mark.parametrize("how", ["numbers", "nan"])
+@pytest.mark.parametrize("ranking", ["rms", "moments", "rerank"])
+def test_nothing_later_sways_a_bit_however_keys_are_ranked_and_counted(row, backend, ranking, how):
+    assert not sways_what_stands_before(row, row.layout(), backend, how, ranking=ranking, mass=0.6)
 
 
 @pytest.mark.parametrize("row", [row for row in ROWS if ranked_by_others(row)], ids=lambda row: row.name)

@@ -14,17 +14,18 @@ from gpa_nd.engine.arguments import (
     check_kappa,
     check_key_bias,
     check_no_tangents,
+    check_ranking,
     check_relevant,
     check_tokens,
 )
 from gpa_nd.engine.bias import hide, key_bias_of
 from gpa_nd.engine.choice import Affinity, Backend, choose
-from gpa_nd.engine.phase1 import Rank, select
+from gpa_nd.engine.phase1 import Phase1, Rule, select
 from gpa_nd.engine.precision import own_precision
+from gpa_nd.engine.rankings import Ranking
 from gpa_nd.layout import Layout
-from gpa_nd.partition import Partition
 
-__all__ = ["Affinity", "Backend", "attend", "gpa_attention", "select_keys"]
+__all__ = ["Affinity", "Backend", "Ranking", "attend", "gpa_attention", "select_keys"]
 
 
 def select_keys(
@@ -37,6 +38,8 @@ def select_keys(
     key_bias: Float[Tensor, "b h_k n_k"] | None = None,
     scale: float | None = None,
     affinity: Affinity = "dot",
+    ranking: Ranking = "mean",
+    mass: float | None = None,
     enable_gqa: bool = False,
     backend: Backend = "auto",
 ) -> Int[Tensor, "b h m chosen"]:
@@ -57,6 +60,10 @@ def select_keys(
             over a group. −∞ masks the key; NaN and +∞ keep every cell that may see it from being ranked.
         scale: factor of the affinity; 1/√c by default.
         affinity: ``"dot"`` (q·k · scale) or ``"euclidean"`` (−|q − k|² · scale).
+        ranking: by what coarse keys are ranked: ``"mean"``, ``"rms"``, ``"moments"`` or ``"rerank"``; see
+            :class:`~gpa_nd.GPA`. ``"rerank"`` needs a layout with parts of groups.
+        mass: how much of a cell's attention in Phase 1, in (0, 1], its coarse keys shall hold together: the fewest that
+            do are kept, at most ``kappa``. Those that are always on are kept, whatever they hold.
         enable_gqa: k and v may have fewer heads than q: as many neighbouring heads of q share one as there are more.
         backend: ``"reference"``, ``"torch"``, ``"triton"``, or ``"auto"``, the fastest that can run.
 
@@ -79,8 +86,11 @@ def select_keys(
     check_tokens({"q": q, "k": k}, layout, enable_gqa)
     kappas = check_kappa(kappa, layout)
     check_choices(scale, affinity, backend)
+    check_ranking(ranking, affinity, mass, layout)
     check_key_bias(key_mask, key_bias, k)
-    return _select_keys(q, k, layout, kappas, key_bias_of(key_mask, key_bias, k), scale, affinity, backend)
+    return _select_keys(
+        q, k, layout, kappas, key_bias_of(key_mask, key_bias, k), scale, affinity, ranking, mass, backend
+    )
 
 
 def attend(
@@ -156,6 +166,8 @@ def gpa_attention(
     key_bias: Float[Tensor, "b h_k n_k"] | None = None,
     scale: float | None = None,
     affinity: Affinity = "dot",
+    ranking: Ranking = "mean",
+    mass: float | None = None,
     enable_gqa: bool = False,
     backend: Backend = "auto",
 ) -> Float[Tensor, "b h n_q c_v"]:
@@ -178,6 +190,10 @@ def gpa_attention(
             in k does, selected or not.
         scale: factor of the affinity; 1/√c by default.
         affinity: ``"dot"`` (q·k · scale) or ``"euclidean"`` (−|q − k|² · scale).
+        ranking: by what coarse keys are ranked: ``"mean"``, ``"rms"``, ``"moments"`` or ``"rerank"``; see
+            :class:`~gpa_nd.GPA`. ``"rerank"`` needs a layout with parts of groups.
+        mass: how much of a cell's attention in Phase 1, in (0, 1], its coarse keys shall hold together: the fewest that
+            do are kept, at most ``kappa``. Those that are always on are kept, whatever they hold.
         enable_gqa: k and v may have fewer heads than q: as many neighbouring heads of q share one as there are more.
         backend: ``"reference"``, ``"torch"``, ``"triton"``, or ``"auto"``, the fastest that can run.
 
@@ -199,12 +215,13 @@ def gpa_attention(
     check_tokens({"q": q, "k": k, "v": v}, layout, enable_gqa)
     kappas = check_kappa(kappa, layout)
     check_choices(scale, affinity, backend)
+    check_ranking(ranking, affinity, mass, layout)
     check_key_bias(key_mask, key_bias, k)
     bias = key_bias_of(key_mask, key_bias, k)
     if backend == "auto" and affinity == "dot" and bias is None and _sees_all(layout, kappas) and not _is_empty(q, k):
         with own_precision(q):
             return blocked.dense(q, k, v, _scale(scale, q))
-    relevant = _select_keys(q, k, layout, _enough(kappas, layout), bias, scale, affinity, backend)
+    relevant = _select_keys(q, k, layout, _enough(kappas, layout), bias, scale, affinity, ranking, mass, backend)
     return _attend(q, k, v, layout, relevant, None, bias, scale, affinity, backend)
 
 
@@ -230,38 +247,52 @@ def _select_keys(
     bias: Tensor | None,
     scale: float | None,
     affinity: Affinity,
+    ranking: Ranking,
+    mass: float | None,
     backend: Backend,
 ) -> Tensor:
     if _is_empty(q, k):
         always = 0 if layout.always is None else layout.always.shape[1]
         shape = (*q.shape[:2], len(layout.query_cells), min(kappas[0], len(layout.key_groups)) + always)
         return torch.full(shape, -1, dtype=torch.int64, device=q.device)
-    chosen = choose(backend, (q, k), affinity)
-    pool = blocked.pool if chosen == "torch" else _mean
-    return select(q, k, layout, kappas, bias, _ranking(chosen, _scale(scale, q), affinity), pool)
+    phase1 = _phase1(choose(backend, (q, k), affinity, ranking), _scale(scale, q), affinity)
+    rules = tuple(Rule(kappa, ranking, None if level else mass, affinity) for level, kappa in enumerate(kappas))
+    return select(q, k, layout, rules, bias, phase1)
 
 
-def _mean(x: Tensor, groups: Partition) -> Tensor:
-    return groups.mean(x)
-
-
-def _ranking(chosen: Literal["reference", "torch", "triton"], scale: float, affinity: Affinity) -> Rank:
-    """What ranks coarse keys in this backend."""
+def _phase1(chosen: Literal["reference", "torch", "triton"], scale: float, affinity: Affinity) -> Phase1:
+    """What this backend does of Phase 1."""
     match chosen:
         case "reference":
             from gpa_nd.engine import reference
 
-            def rank(q: Tensor, k: Tensor, layout: Layout, kappa: int, *rest: Any) -> Tensor:
+            def rank(q: Tensor, k: Tensor, layout: Layout, kappa: int, *rest: Any) -> tuple[Tensor, Tensor]:
                 with own_precision(q):
-                    return reference.select_keys(q, k, layout, kappa, scale, affinity, *rest)
+                    return reference.select_keys(q, k, layout, kappa, scale, affinity, *rest[:-1])
 
-            return rank
+            def rank_by_members(q: Tensor, k: Tensor, layout: Layout, kappa: int, *rest: Any) -> tuple[Tensor, Tensor]:
+                with own_precision(q):
+                    return reference.select_by_members(q, k, layout, kappa, scale, affinity, *rest[:-1])
+
+            return Phase1(lambda x, groups: groups.mean(x), rank, rank_by_members)
         case "torch":
-            return lambda q, k, layout, kappa, *rest: blocked.select_keys(q, k, layout, kappa, scale, affinity, *rest)
+            return Phase1(
+                blocked.pool,
+                lambda q, k, layout, kappa, *rest: blocked.select_keys(q, k, layout, kappa, scale, affinity, *rest),
+                lambda q, k, layout, kappa, *rest: blocked.select_by_members(
+                    q, k, layout, kappa, scale, affinity, *rest
+                ),
+            )
         case "triton":
             from gpa_nd.engine import fused
 
-            return lambda q, k, layout, kappa, *rest: fused.select_keys(q, k, layout, kappa, scale, *rest)
+            return Phase1(
+                lambda x, groups: groups.mean(x),
+                lambda q, k, layout, kappa, bias, candidates, _, wants_sums: fused.select_keys(
+                    q, k, layout, kappa, scale, bias, candidates, wants_sums
+                ),
+                lambda q, k, layout, kappa, *rest: fused.select_by_members(q, k, layout, kappa, scale, *rest),
+            )
 
 
 def _attend(

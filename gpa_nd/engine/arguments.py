@@ -13,6 +13,7 @@ from gpa_nd.layout import Layout
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 AFFINITIES = ("dot", "euclidean")
+RANKINGS = ("mean", "rms", "moments", "rerank")
 BACKENDS = ("auto", "reference", "torch", "triton")
 
 
@@ -94,6 +95,31 @@ def check_choices(scale: float | None, affinity: str, backend: str) -> None:
         raise ValueError(f"affinity: expected one of {', '.join(map(repr, AFFINITIES))}, got {affinity!r}")
     if backend not in BACKENDS:
         raise ValueError(f"backend: expected one of {', '.join(map(repr, BACKENDS))}, got {backend!r}")
+
+
+def check_ranking(ranking: str, affinity: str, mass: float | None, layout: Layout | None = None) -> None:
+    """By what coarse keys are ranked, and how much of the attention they shall hold.
+
+    Raises:
+        TypeError: ``mass`` is not a number.
+        ValueError: a ranking that is unknown or not defined for the affinity, a layout without the parts of groups that
+            it compares, or a mass outside (0, 1].
+    """
+    if mass is not None and (not isinstance(mass, int | float) or isinstance(mass, bool)):
+        raise TypeError(f"mass: expected a number or None, got {mass!r}")
+    if mass is not None and not 0 < mass <= 1:
+        raise ValueError(f"mass: expected a part above 0 and at most 1, got {mass}")
+    if ranking not in RANKINGS:
+        raise ValueError(f"ranking: expected one of {', '.join(map(repr, RANKINGS))}, got {ranking!r}")
+    if ranking in ("rms", "moments") and affinity != "dot":
+        raise ValueError(f"ranking: {ranking!r} is for affinity='dot', got affinity={affinity!r}")
+    while ranking == "rerank" and layout is not None:
+        if layout.query_parts is None:
+            raise ValueError(
+                "ranking: 'rerank' expected a layout with query_parts and key_parts, as the method layout of a "
+                "GPA(…, ranking='rerank') makes them, got one without"
+            )
+        layout = layout.coarser
 
 
 def check_relevant(relevant: Tensor, logits: Tensor | None, q: Tensor, layout: Layout) -> None:

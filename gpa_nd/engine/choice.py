@@ -8,12 +8,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from gpa_nd.engine.rankings import Ranking
+
 Affinity = Literal["dot", "euclidean"]
 Backend = Literal["auto", "reference", "torch", "triton"]
 
 
 def choose(
-    backend: Backend, tensors: tuple[Tensor, ...], affinity: Affinity
+    backend: Backend, tensors: tuple[Tensor, ...], affinity: Affinity, ranking: Ranking = "mean"
 ) -> Literal["reference", "torch", "triton"]:
     """The backend itself where it was asked for by name; for ``"auto"`` the fastest that can run.
 
@@ -24,17 +26,19 @@ def choose(
         return backend
     if backend == "auto" and tensors[0].device.type != "cuda":
         return "torch"
-    reason = why_not_triton(tensors, affinity)
+    reason = why_not_triton(tensors, affinity, ranking)
     if backend == "triton" and reason:
         raise ValueError(f"backend: 'triton' cannot run: {reason}; 'torch' and 'reference' can")
     return "torch" if reason else "triton"
 
 
-def why_not_triton(tensors: tuple[Tensor, ...], affinity: Affinity) -> str | None:
+def why_not_triton(tensors: tuple[Tensor, ...], affinity: Affinity, ranking: Ranking = "mean") -> str | None:
     """What keeps the fused kernels from running on these tensors; None if nothing does."""
     x = tensors[0]
     if affinity != "dot":
         return f"it computes affinity='dot' only, and got {affinity!r}"
+    if ranking == "moments":
+        return "it has no ranking='moments'; 'mean', 'rms' and 'rerank' it has"
     if x.dtype not in (torch.float16, torch.bfloat16, torch.float32):
         return f"it computes float16, bfloat16 and float32, and got {x.dtype}: its kernels add up in float32"
     if bad := [t.shape[-1] for t in tensors if t.shape[-1] > 256]:

@@ -1,26 +1,152 @@
-"""Phase 1 around what a backend ranks: levels above, always-on keys beside, and which keys are masked."""
+"""Phase 1 around what a backend ranks: levels above, always-on keys beside, which keys are masked, and how it ranks."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from gpa_nd.engine.bias import CoarseBias, coarse_bias, hide
+from gpa_nd.engine.precision import wide
+from gpa_nd.engine.rankings import Ranking, Spread, as_long_as_keys, spread_of
 from gpa_nd.layout import Layout
 from gpa_nd.partition import Partition
 
-Rank = Callable[[Tensor, Tensor, Layout, int, "CoarseBias | None", "Tensor | None"], Tensor]
-"""A backend's selection: q, k, layout, κ, the bias of coarse keys, and the candidates of each cell."""
+CANDIDATES = 3  # times κ, among which ``ranking="rerank"`` looks a second time
 
-Pool = Callable[[Tensor, Partition], Tensor]
-"""A backend's :meth:`~gpa_nd.Partition.mean`, which need not have a gradient."""
+
+Ranked = tuple[Int[Tensor, "b h m kappa"], Float[Tensor, "b h m kappa"] | None]
+"""The best coarse keys of each cell; and their sums of the softmax, if these were asked for."""
+
+
+@dataclass(frozen=True)
+class Phase1:
+    """What a backend does of Phase 1.
+
+    Attributes:
+        pool: x (B, H, n, c) and a partition → (B, H, n', c), :meth:`.Partition.mean`, which need not have a gradient.
+        rank: q, k, layout, κ, the bias of coarse keys, candidates (B, H, m, r) of each cell, and the spread of groups,
+            or None; and whether sums are wanted → the κ best coarse keys of each cell.
+        rank_by_members: q, k, layout, κ, what is added to the affinities of each key (B, H_k, n_k), or None, candidates
+            (B, H, m, r), and whether sums are wanted → the κ best candidates, by the sum of the softmax over all keys
+            under candidates; of equal ones, the first.
+    """
+
+    pool: Callable[[Tensor, Partition], Tensor]
+    rank: Callable[[Tensor, Tensor, Layout, int, CoarseBias | None, Tensor | None, Spread | None, bool], Ranked]
+    rank_by_members: Callable[[Tensor, Tensor, Layout, int, Tensor | None, Tensor, bool], Ranked]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How a level selects.
+
+    Attributes:
+        kappa: how many coarse keys a cell keeps, at most.
+        ranking: by what they are ranked.
+        mass: the part of a cell's attention that they shall hold together; None for all that κ allows.
+        affinity: its kind.
+    """
+
+    kappa: int
+    ranking: Ranking
+    mass: float | None
+    affinity: str
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Keys, and how they are pooled.
+
+    Attributes:
+        k: (B, H_k, n_k, c) keys, zero where they are masked.
+        bias: (B, H_k, n_k) what is added to the affinities of each key, −∞ where it is masked.
+        backend: what pools.
+    """
+
+    k: Tensor
+    bias: Tensor | None
+    backend: Phase1
+
+    def pooled(self, groups: Partition) -> PooledKeys:
+        """Means over the visible keys of each group."""
+        coarse = None if self.bias is None else coarse_bias(self.bias, groups)
+        return PooledKeys(self, groups, coarse)
+
+
+@dataclass(frozen=True)
+class PooledKeys:
+    """Groups of keys.
+
+    Attributes:
+        keys: what is in the groups.
+        groups: which keys are in each group.
+        coarse: what is added to the affinities of each group.
+    """
+
+    keys: Keys
+    groups: Partition
+    coarse: CoarseBias | None
+
+    def means(self) -> Float[Tensor, "b h_k n_k_low c"]:
+        """Of visible keys; zero where there is none."""
+        return self._mean(self.keys.k)
+
+    def squares(self) -> Float[Tensor, "b h_k n_k_low"]:
+        """Means of the squared lengths of visible keys."""
+        k = self.keys.k.to(wide(self.keys.k.dtype))
+        return self._mean(k.square().sum(-1, keepdim=True))[..., 0]
+
+    def sizes(self) -> Float[Tensor, "*b_h_k n_k_low"]:
+        """How many visible keys there are in each group; where there is none, how many it has."""
+        sizes = self.groups.sizes.to(wide(self.keys.k.dtype))
+        return sizes if self.coarse is None or self.coarse.share is None else sizes * self.coarse.share
+
+    def added(self) -> CoarseBias | None:
+        """What is added to affinities of keys that are pooled already."""
+        return None if self.coarse is None else CoarseBias(self.coarse.added, None)
+
+    @property
+    def single(self) -> bool:
+        """Whether every group is one key."""
+        return len(self.groups) == self.groups.num_elements
+
+    def _mean(self, x: Tensor) -> Tensor:
+        low = pool(self.keys.backend, x, self.groups)
+        if self.coarse is None or self.coarse.share is None:
+            return low
+        return (low / self.coarse.share[..., None]).to(x.dtype)
+
+
+class Queries:
+    """Queries pooled over what the rankings compare, each when it is first asked for."""
+
+    def __init__(self, q: Tensor, layout: Layout, backend: Phase1) -> None:
+        self.q, self.layout, self.backend = q, layout, backend
+
+    @cached_property
+    def groups(self) -> Float[Tensor, "b h n_q_low c"]:
+        """Means of groups."""
+        return pool(self.backend, self.q, self.layout.query_groups)
+
+    @cached_property
+    def parts(self) -> Float[Tensor, "b h parts c"]:
+        """Means of parts of groups."""
+        assert self.layout.query_parts is not None
+        return pool(self.backend, self.q, self.layout.query_parts)
 
 
 def select(
-    q: Tensor, k: Tensor, layout: Layout, kappas: tuple[int, ...], bias: Tensor | None, rank: Rank, pool: Pool
+    q: Tensor,
+    k: Tensor,
+    layout: Layout,
+    rules: tuple[Rule, ...],
+    bias: Tensor | None,
+    backend: Phase1,
 ) -> Int[Tensor, "b h m chosen"]:
     """The relevant coarse keys of every cell: those that are ranked best, then those that are always on.
 
@@ -28,40 +154,108 @@ def select(
         q: (B, H, n_q, c) queries.
         k: (B, H_k, n_k, c) keys.
         layout: who belongs to whom, and the levels above.
-        kappas: how many coarse keys to select at each level, finest first.
+        rules: how each level selects, finest first.
         bias: (B, H_k, n_k) what is added to the affinities of each key, −∞ where it is masked.
-        rank: the backend's.
-        pool: the backend's.
+        backend: what pools and ranks.
     """
     q, k, bias = q.detach(), k.detach(), None if bias is None else bias.detach()
-    k = hide(k, bias)
-    coarse = None if bias is None else coarse_bias(bias, layout.key_groups)
-    candidates, spoilt = None, None
-    if layout.coarser is not None and layout.parents is not None and layout.children is not None:
-        q_low, k_low = pool(q, layout.query_groups), pool(k, layout.key_groups)
-        if coarse is not None:
-            k_low = (k_low / coarse.share[..., None]).to(k.dtype)
-        above = select(q_low, k_low, layout.coarser, kappas[1:], None if coarse is None else coarse.added, rank, pool)
-        above = above.index_select(2, layout.parents)
-        spoilt = (above == -2).any(-1, keepdim=True)
-        candidates = torch.where(above[..., None] >= 0, layout.children[above.clamp_min(0)], -1).flatten(-2)
-    chosen = rank(q, k, layout, kappas[0] + layout.contested, coarse, candidates)
-    if layout.always is not None:
-        if layout.contested:  # what is always on takes no place among the κ
-            chosen = _without(chosen, layout.always)[..., : min(kappas[0], len(layout.key_groups))]
-        chosen = torch.cat([chosen, _always_on(chosen, layout.always)], dim=-1)
-    if spoilt is not None:
-        chosen = chosen.masked_fill(spoilt, -2)
-    return chosen
+    keys, rule = Keys(hide(k, bias), bias, backend), rules[0]
+    groups = keys.pooled(layout.key_groups)
+    if rule.ranking == "mean" and layout.coarser is None:
+        wanted = rule.kappa + layout.contested
+        ranked = backend.rank(q, keys.k, layout, wanted, groups.coarse, None, None, rule.mass is not None)
+        chosen = _kept(*ranked, layout.rankers, layout, rule)
+    else:
+        queries = Queries(q, layout, backend)
+        candidates, spoilt = None, None
+        k_low = groups.means()
+        if layout.coarser is not None and layout.parents is not None and layout.children is not None:
+            added = None if groups.coarse is None else groups.coarse.added
+            above = select(queries.groups, k_low, layout.coarser, rules[1:], added, backend)
+            above = above.index_select(2, layout.parents)
+            spoilt = (above == -2).any(-1, keepdim=True)
+            candidates = torch.where(above[..., None] >= 0, layout.children[above.clamp_min(0)], -1).flatten(-2)
+        if rule.ranking == "rerank" and rule.kappa < layout.most_visible:
+            chosen = _twice_ranked(queries, k_low, groups, layout, candidates, rule)
+        else:
+            chosen = _ranked(queries, k_low, groups, layout, candidates, rule)
+        if spoilt is not None:
+            chosen = chosen.masked_fill(spoilt, -2)
+    return chosen if layout.always is None else torch.cat([chosen, _always_on(chosen, layout.always)], dim=-1)
 
 
-def _without(chosen: Tensor, always: Tensor) -> Tensor:
-    """The coarse keys that are not always on, in their order, and −1 after them; a row of −2 stays."""
+def _ranked(
+    queries: Queries, k_low: Tensor, groups: PooledKeys, layout: Layout, candidates: Tensor | None, rule: Rule
+) -> Int[Tensor, "b h m kappa"]:
+    """The best of pooled keys that are not always on."""
+    spread, over, wanted = None, layout.pooled or layout, rule.kappa + layout.contested
+    if rule.ranking == "moments":
+        spread = spread_of(k_low, groups.squares(), groups.sizes())
+    elif rule.ranking == "rms":
+        k_low = as_long_as_keys(k_low, groups.squares())
+    ranked = groups.keys.backend.rank(
+        *(queries.groups, k_low, over, wanted, groups.added(), candidates, spread, rule.mass is not None)
+    )
+    return _kept(*ranked, over.rankers, layout, rule)
+
+
+def _twice_ranked(
+    queries: Queries, k_low: Tensor, groups: PooledKeys, layout: Layout, candidates: Tensor | None, rule: Rule
+) -> Int[Tensor, "b h m kappa"]:
+    """The best that are not always on, of candidates: parts of queries against parts of keys.
+
+    A part counts as often as it has visible keys.
+    """
+    first, second, keys = layout.first_look, layout.second_look, groups.keys
+    assert first is not None
+    assert second is not None
+    assert layout.key_parts is not None
+    parts, longer = keys.pooled(layout.key_parts), rule.affinity == "dot"
+    k_low = as_long_as_keys(k_low, groups.squares()) if longer else k_low
+    k_parts = as_long_as_keys(parts.means(), parts.squares()) if longer and not parts.single else parts.means()
+    q_first = queries.parts if layout.first_queries is layout.query_parts else queries.groups
+    many = Rule(CANDIDATES * rule.kappa, rule.ranking, None, rule.affinity)
+    ranked = keys.backend.rank(
+        *(q_first, k_low, first, many.kappa + layout.contested, groups.added(), candidates, None, False)
+    )
+    candidates = _kept(*ranked, first.rankers, layout, many)
+    added = None
+    if parts.coarse is not None:
+        added = parts.coarse.added + parts.sizes().log()
+    elif not parts.groups.uniform:
+        added = parts.sizes().log().expand(k_parts.shape[:3])
+    ranked = keys.backend.rank_by_members(
+        *(queries.parts, k_parts, second, rule.kappa, added, candidates, rule.mass is not None)
+    )
+    chosen = _kept(*ranked, second.rankers, None, rule)
+    return chosen.masked_fill((candidates == -2).any(-1, keepdim=True), -2)
+
+
+def _kept(
+    chosen: Tensor, sums: Tensor | None, rankers: Partition, layout: Layout | None, rule: Rule
+) -> Int[Tensor, "b h m kappa"]:
+    """The first κ that are not always on, in their order, and −1 after them; a row of −2 stays.
+
+    Where a mass is asked for, none after those that hold it, with what is always on where it is among the best.
+    """
+    if rule.mass is not None:
+        assert sums is not None
+        share = sums / rankers.sizes[:, None]
+        held = share.cumsum(-1) - share
+        chosen = chosen.masked_fill((held >= rule.mass) & (chosen >= 0), -1)
+    if layout is None or layout.always is None or not layout.contested:
+        return chosen
+    always = layout.always
     ordered = always.sort(dim=-1).values.expand(*chosen.shape[:3], -1).contiguous()
     place = torch.searchsorted(ordered, chosen.contiguous()).clamp_max(always.shape[1] - 1)
     there = (ordered.gather(-1, place) == chosen) & (chosen >= 0)
     kept = chosen.masked_fill(there, -1)
-    return kept.gather(-1, there.int().argsort(dim=-1, stable=True))
+    return kept.gather(-1, there.int().argsort(dim=-1, stable=True))[..., : min(rule.kappa, len(layout.key_groups))]
+
+
+def pool(backend: Phase1, x: Float[Tensor, "b h n c"], groups: Partition) -> Float[Tensor, "b h n_low c"]:
+    """Means; of single elements, these themselves."""
+    return x.index_select(2, groups.order) if len(groups) == groups.num_elements else backend.pool(x, groups)
 
 
 def _always_on(chosen: Tensor, always: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from gpa_nd.engine.bias import CoarseBias
+from gpa_nd.engine.rankings import Spread, gain
 from gpa_nd.layout import Layout
 
 
@@ -20,7 +21,8 @@ def select_keys(
     affinity: str,
     bias: CoarseBias | None,
     candidates: Tensor | None,
-) -> Int[Tensor, "b h m kappa"]:
+    spread: Spread | None,
+) -> tuple[Int[Tensor, "b h m kappa"], Float[Tensor, "b h m kappa"]]:
     """Phase 1: finding relevant keys at the low resolution."""
     q_low, k_low = layout.query_groups.mean(q), pooled_keys(k, layout, bias)  # line 5
     seen = visible(layout, candidates).expand(*q.shape[:2], -1, -1)
@@ -28,11 +30,41 @@ def select_keys(
     if bias is not None:
         added = for_query_heads(bias.added, q)[:, :, None]
         scores, seen = scores + added, seen & ~added.isneginf()
+    if spread is not None:
+        lengths = (not_finite_to_nan(q_low).to(scores.dtype) * scale).square().sum(-1)
+        scores = scores + gain(lengths, *(for_query_heads(x[..., None], q).mT for x in spread.tensors()))
+    return most_relevant(cell_sums(scores, seen, layout), seen, kappa)  # lines 9–11
+
+
+@torch.no_grad()
+def select_by_members(
+    q: Tensor,
+    k: Tensor,
+    layout: Layout,
+    kappa: int,
+    scale: float,
+    affinity: str,
+    added: Tensor | None,
+    candidates: Tensor,
+) -> tuple[Int[Tensor, "b h m kappa"], Float[Tensor, "b h m kappa"]]:
+    """Phase 1 among candidates, of which each is ranked by its keys themselves instead of their mean."""
+    scores = affinities(not_finite_to_nan(q), not_finite_to_nan(for_query_heads(k, q)), scale, affinity)
+    seen = visible(layout, candidates).expand(*q.shape[:2], -1, -1)[..., layout.key_groups.labels]
+    if added is not None:
+        added = for_query_heads(added[..., None], q).mT
+        scores, seen = scores + added, seen & ~added.isneginf()
+    sums = cell_sums(scores, seen, layout)
+    sums = torch.stack([x.sum(-2) for x in layout.key_groups.split(sums.mT)], dim=-1)
+    seen = torch.stack([x.any(-2) for x in layout.key_groups.split(seen.mT)], dim=-1)
+    return most_relevant(sums, seen, kappa)
+
+
+def cell_sums(scores: Tensor, seen: Tensor, layout: Layout) -> Float[Tensor, "b h m n_k"]:
+    """Sums of the softmax over the coarse queries that rank for each cell."""
     cells = layout.query_cells.split(scores)  # lines 7–8
     ranked_by = range(len(cells)) if layout.ranked_by is None else layout.ranked_by.tolist()
     a_cells = [softmax(cells[by], seen[:, :, cell, None]) for cell, by in enumerate(ranked_by)]  # line 6
-    sums = torch.stack([a_cell.sum(-2) for a_cell in a_cells], dim=-2)
-    return most_relevant(sums, seen, kappa)  # lines 9–11
+    return torch.stack([a_cell.sum(-2) for a_cell in a_cells], dim=-2)
 
 
 def attend(
@@ -97,7 +129,7 @@ def not_later(
 
 def pooled_keys(k: Tensor, layout: Layout, bias: CoarseBias | None) -> Float[Tensor, "b h_k n_k c"]:
     """Means over the keys that are visible; the masked ones are zero."""
-    if bias is None:
+    if bias is None or bias.share is None:
         return layout.key_groups.mean(k)
     return (layout.key_groups.mean(k.to(bias.share.dtype)) / bias.share[..., None]).to(k.dtype)
 
@@ -121,11 +153,14 @@ def visible(layout: Layout, candidates: Tensor | None) -> Bool[Tensor, "*b_h m n
     return seen
 
 
-def most_relevant(sums: Tensor, seen: Tensor, kappa: int) -> Int[Tensor, "b h m kappa"]:
+def most_relevant(
+    sums: Tensor, seen: Tensor, kappa: int
+) -> tuple[Int[Tensor, "b h m kappa"], Float[Tensor, "b h m kappa"]]:
     """R_κ: the κ largest sums, ties to the lower index; −1 where fewer are seen, −2 where a sum is not a number."""
     ranked, index = sums.masked_fill(~seen, -1).sort(dim=-1, descending=True, stable=True)
     index = index.masked_fill(ranked < 0, -1)
-    return index.masked_fill((sums.isnan() & seen).any(-1, keepdim=True), -2)[..., :kappa]
+    index = index.masked_fill((sums.isnan() & seen).any(-1, keepdim=True), -2)
+    return index[..., :kappa], ranked[..., :kappa]
 
 
 def gather(x: Tensor, index: Tensor) -> Float[Tensor, "b h r c"]:

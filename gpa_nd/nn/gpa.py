@@ -11,8 +11,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from gpa_nd.always.base import AlwaysOn
-from gpa_nd.engine import Affinity, Backend, gpa_attention
-from gpa_nd.engine.arguments import check_choices, check_key_bias, check_structured
+from gpa_nd.engine import Affinity, Backend, Ranking, gpa_attention
+from gpa_nd.engine.arguments import check_choices, check_key_bias, check_ranking, check_structured
 from gpa_nd.layout import Layout
 from gpa_nd.nn.packing import check_jagged, check_total, checked_pack, jagged
 from gpa_nd.nn.structure import Shapes, Structure, check_causal, check_operator, checked_levels
@@ -41,6 +41,15 @@ class GPA(nn.Module):
         always: coarse keys that cells attend to beside the κ: :mod:`gpa_nd.always` has neighbourhoods and sinks.
         scale: factor of the affinity; 1/√c by default.
         affinity: ``"dot"`` (q·k · scale) or ``"euclidean"`` (−|q − k|² · scale).
+        ranking: by what coarse keys are ranked for a cell, from cheap to good:
+
+            - ``"mean"``: their means, as in the paper;
+            - ``"rms"``: their means, made as long as the root mean square of the group's keys, which costs nothing;
+            - ``"moments"``: their means, and how much the keys of a group differ, in all directions alike;
+            - ``"rerank"``: first as ``"rms"``, by smaller groups of queries where groups are large; then the best
+              3 · kappa coarse keys of each cell once more, by smaller parts of their groups.
+        mass: how much of a cell's attention in Phase 1, in (0, 1], its coarse keys shall hold together: the fewest that
+            do are kept, at most ``kappa``. Those that are always on are kept, whatever they hold.
         enable_gqa: k and v may have fewer heads than q: as many neighbouring heads of q share one as there are more.
         backend: ``"reference"``, ``"torch"``, ``"triton"``, or ``"auto"``, the fastest that can run.
 
@@ -72,6 +81,8 @@ class GPA(nn.Module):
         always: Sequence[AlwaysOn] = (),
         scale: float | None = None,
         affinity: Affinity = "dot",
+        ranking: Ranking = "mean",
+        mass: float | None = None,
         enable_gqa: bool = False,
         backend: Backend = "auto",
     ) -> None:
@@ -81,6 +92,7 @@ class GPA(nn.Module):
         key_upsampler = levels[0].key_downsampler.upsampler() if key_upsampler is None else key_upsampler
         check_operator("key_upsampler", key_upsampler, IndexUpsampler)
         check_choices(scale, affinity, backend)
+        check_ranking(ranking, affinity, mass)
         check_causal(causal, levels)
         if isinstance(always, AlwaysOn):
             raise TypeError(f"always: expected a sequence of them, got one {type(always).__name__}")
@@ -89,8 +101,9 @@ class GPA(nn.Module):
         self.partitioner, self.downsampler = partitioner, downsampler
         self.key_downsampler, self.key_upsampler = key_downsampler, key_upsampler
         self.kappa, self.scale, self.affinity = kappa, scale, affinity
+        self.ranking, self.mass = ranking, mass
         self.enable_gqa, self.backend = enable_gqa, backend
-        self._structure = Structure(levels, key_upsampler, tuple(always), causal)
+        self._structure = Structure(levels, key_upsampler, tuple(always), causal, parts=ranking == "rerank")
         self._kept = SimpleNamespace()  # layouts, the one that was asked for last at the end
 
     @property
@@ -292,6 +305,8 @@ class GPA(nn.Module):
             key_bias=key_bias,
             scale=self.scale,
             affinity=self.affinity,
+            ranking=self.ranking,
+            mass=self.mass,
             enable_gqa=self.enable_gqa,
             backend=self.backend,
         )
@@ -302,10 +317,11 @@ class GPA(nn.Module):
         more += f"kappa={self.kappa}, "
         more += f"causal={self.causal}, " if self.causal else ""
         more += f"always={list(self.always)}, " if self.always else ""
+        more += f"mass={self.mass}, " if self.mass is not None else ""
         more += "enable_gqa=True, " if self.enable_gqa else ""
         return (
             f"{self.partitioner}, {self.downsampler}, {more}scale={self.scale}, affinity={self.affinity!r}, "
-            f"backend={self.backend!r}"
+            f"ranking={self.ranking!r}, backend={self.backend!r}"
         )
 
     def __getstate__(self) -> dict[str, object]:

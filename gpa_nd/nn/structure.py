@@ -41,12 +41,14 @@ class Structure:
         key_upsampler: the elements under a coarse key of the finest level.
         always: what is attended to beside the selected coarse keys.
         causal: the axes along which a query sees nothing after it, as :class:`~gpa_nd.GPA` takes them.
+        parts: whether layouts have parts of groups, which ``ranking="rerank"`` compares.
     """
 
     levels: tuple[Level, ...]
     key_upsampler: IndexUpsampler
     always: tuple[AlwaysOn, ...]
     causal: bool | tuple[bool, ...]
+    parts: bool
 
     def layout(self, query_shapes: Shapes, key_shapes: Shapes) -> Layout:
         """The layout of structures of these shapes side by side; no structure sees another.
@@ -76,6 +78,10 @@ class Structure:
             coarse_keys = _each(operators.key_downsampler.coarse_shape, key_shapes)
             operator = "key_upsampler"
             key_members = upsampler.packed_members(key_shapes)
+            operator, query_parts, key_parts = "downsampler", None, None
+            if self.parts:
+                query_parts = operators.downsampler.packed_parts(query_shapes)
+                key_parts = operators.key_downsampler.packed_parts(key_shapes)
         except ValueError as error:
             where = "sizes without batch, heads and channels"
             if level:
@@ -95,6 +101,8 @@ class Structure:
             None if len(query_shapes) == 1 else _own_keys(query_cells, coarse_queries, coarse_keys),
             query_groups.then(query_cells),
             coarser=None if coarser is None else coarser.to(device),
+            query_parts=None if query_parts is None else query_parts.to(device),
+            key_parts=None if key_parts is None else key_parts.to(device),
         )
 
     def _always_on(self, layout: Layout, query_shapes: Shapes, key_shapes: Shapes) -> Int[Tensor, "m a"]:

@@ -52,6 +52,21 @@ class Downsampler(ABC):
         """
         return packed(self.groups, shapes)
 
+    def parts(self, shape: Shape) -> Partition:
+        """The groups cut into parts of about the root of their size, which ``ranking="rerank"`` compares.
+
+        Law: every part lies within one group. Here runs of the group's elements in their order; a geometry may override
+        this with parts whose elements are nearer to one another.
+        """
+        return self.groups(shape).runs()
+
+    def packed_parts(self, shapes: Sequence[Shape]) -> Partition:
+        """The parts of several structures side by side.
+
+        Law: ``Partition.concat`` of the parts of each; a geometry may override this with something faster.
+        """
+        return packed(self.parts, shapes)
+
     def upsampler(self) -> IndexUpsampler:
         """The operator of Definition 2 that belongs to this one: every element of a chosen group."""
         return GroupUpsampler(self)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import isqrt
+from typing import Any
 
 import torch
 from jaxtyping import Int
@@ -58,6 +60,14 @@ class GridDownsampler(Downsampler):
         """The blocks of several grids side by side, all made at once."""
         return _packed_blocks(shapes, self.factor)
 
+    def parts(self, shape: Shape) -> Partition:
+        """The blocks cut into smaller ones, of ⌊√factor⌋ elements along each axis."""
+        return _packed_parts([shape], self.factor)
+
+    def packed_parts(self, shapes: Sequence[Shape]) -> Partition:
+        """The smaller blocks of several grids side by side, all made at once."""
+        return _packed_parts(shapes, self.factor)
+
     def coarse_shape(self, shape: Shape) -> tuple[int, ...]:
         """⌈size / factor⌉ along each axis."""
         factor = for_axes("factor", self.factor, shape)
@@ -109,6 +119,20 @@ def _packed_blocks(shapes: Sequence[Shape], factor: PerAxis) -> Partition:
     counts = [[-(-n // f) for n, f in zip(*of, strict=True)] for of in zip(shapes, factors, strict=True)]
     places = PackedPlaces(shapes)
     along = [place // on_axis for place, on_axis in zip(places.along, factors[0], strict=True)]
+    return Partition.from_labels(places.product_labels(along, counts))
+
+
+def _packed_parts(shapes: Sequence[Shape], factor: PerAxis) -> Partition:
+    factors = [for_axes("factor", factor, shape) for shape in shapes]
+    widths = [isqrt(f) for f in factors[0]]
+
+    def number(place: Any, axis: int) -> Any:  # of a tensor, or of one place
+        f, width = factors[0][axis], widths[axis]
+        return place // f * -(-f // width) + place % f // width
+
+    counts = [[number(n - 1, axis) + 1 if n else 0 for axis, n in enumerate(shape)] for shape in shapes]
+    places = PackedPlaces(shapes)
+    along = [number(place, axis) for axis, place in enumerate(places.along)]
     return Partition.from_labels(places.product_labels(along, counts))
 
 

@@ -36,7 +36,7 @@ def flat(tensors):
 
 
 @pytest.mark.parametrize(
-    "settings", ["plain", "logits", "bias", "positions", "shared heads", "euclidean", "candidates", "ranges"]
+    "settings", ["plain", "logits", "bias", "positions", "shared heads", "euclidean", "candidates", "ranges", "spread"]
 )
 def test_operators_keep_what_they_promise_to_pytorch(settings):
     q, k, v = flat(tokens(key_heads=1 if settings == "shared heads" else 2))
@@ -48,9 +48,10 @@ def test_operators_keep_what_they_promise_to_pytorch(settings):
     coarse = (None, None) if bias is None else (layout.key_groups.mean(bias[..., None])[..., 0], torch.ones(2, 2, 16))
     candidates = torch.tensor([5, -1, 0]).expand(2, 2, 6, 3) if settings == "candidates" else None
     select = torch.ops.gpa_nd.blocked_select_keys.default
-    arguments = (q, k, *parts, *ranges, *coarse, candidates, 3, 0.3, affinity)
+    spread = (torch.rand(2, 2, 16, dtype=k.dtype),) * 2 if settings == "spread" else (None, None)
+    arguments = (q, k, *parts, *ranges, *coarse, *spread, candidates, 3, 0.3, affinity, settings == "spread")
     torch.library.opcheck(select, arguments)
-    relevant = select(*arguments)
+    relevant = select(*arguments)[0]
     inputs = [x.requires_grad_() for x in (q, k, v)]
     logits = torch.randn(relevant.shape, dtype=q.dtype, requires_grad=True) if settings == "logits" else None
     bias = None if bias is None else bias.requires_grad_()
@@ -61,6 +62,17 @@ def test_operators_keep_what_they_promise_to_pytorch(settings):
     torch.library.opcheck(torch.ops.gpa_nd.blocked_attend.default, arguments)
     arguments = [x.detach() if isinstance(x, torch.Tensor) else x for x in arguments]
     torch.library.opcheck(torch.ops.gpa_nd.blocked_attend_backward.default, (torch.randn_like(q), *arguments))
+
+
+@pytest.mark.parametrize("wants_sums", [False, True])
+def test_the_operator_of_members_keeps_what_it_promises_to_pytorch(wants_sums):
+    q, k, _ = flat(tokens(key_heads=1))
+    layout = image().layout((10, 13), (10, 13))
+    cells, members = layout.fine_cells.tensors(), layout.key_groups.tensors()
+    candidates = torch.tensor([5, -1, 0]).expand(2, 2, 6, 3)
+    added = torch.randn(k.shape[:3], dtype=k.dtype)
+    select = torch.ops.gpa_nd.blocked_select_by_members.default
+    torch.library.opcheck(select, (q, k, cells, members, added, candidates, 2, 0.3, "dot", wants_sums))
 
 
 @pytest.mark.parametrize("backend", FAST)

@@ -93,6 +93,8 @@ def assert_same(one, other):
         assert_same((one.order, one.offsets, one.host_offsets), (other.order, other.offsets, other.host_offsets))
     elif isinstance(one, Layout):
         for field in fields(one):
+            if field.name in ("pooled", "first_look", "second_look"):  # which say the same once more
+                continue
             assert_same(getattr(one, field.name), getattr(other, field.name))
         assert_same(one.members, other.members)
 

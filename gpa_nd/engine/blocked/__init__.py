@@ -6,6 +6,6 @@ the backward pass.
 
 from gpa_nd.engine.blocked.attention import attend
 from gpa_nd.engine.blocked.dense import dense
-from gpa_nd.engine.blocked.selection import pool, select_keys
+from gpa_nd.engine.blocked.selection import pool, select_by_members, select_keys
 
-__all__ = ["attend", "dense", "pool", "select_keys"]
+__all__ = ["attend", "dense", "pool", "select_by_members", "select_keys"]

@@ -10,6 +10,7 @@ from gpa_nd.engine.bias import CoarseBias
 from gpa_nd.engine.blocked.blocks import CellBlocks, Scratch, limit
 from gpa_nd.engine.blocked.phase1 import Phase1
 from gpa_nd.engine.precision import own_precision, wide
+from gpa_nd.engine.rankings import Spread
 from gpa_nd.layout import Layout
 from gpa_nd.partition import Partition
 
@@ -23,15 +24,38 @@ def select_keys(
     affinity: str,
     bias: CoarseBias | None,
     candidates: Tensor | None,
-) -> Int[Tensor, "b h m kappa"]:
+    spread: Spread | None,
+    wants_sums: bool,
+) -> tuple[Int[Tensor, "b h m kappa"], Float[Tensor, "b h m kappa"]]:
     """Phase 1: pool; then for a block of cells at a time softmax, sum over each cell, and keep the κ best."""
     groups, rankers, keys = (x.tensors() for x in (layout.query_groups, layout.rankers, layout.key_groups))
     ranges, positions = (layout.key_ranges, layout.host_ranges), layout.coarse_positions or (None, None)
     added, share = (None, None) if bias is None else (bias.added, bias.share)
-    relevant: Tensor = torch.ops.gpa_nd.blocked_select_keys(
-        q, k, groups, rankers, keys, *ranges, *positions, added, share, candidates, kappa, scale, affinity
+    variance, log_size = (None, None) if spread is None else (spread.variance, spread.log_size)
+    ranked: tuple[Tensor, Tensor] = torch.ops.gpa_nd.blocked_select_keys(
+        *(q, k, groups, rankers, keys, *ranges, *positions, added, share, variance, log_size, candidates),
+        *(kappa, scale, affinity, wants_sums),
     )
-    return relevant
+    return ranked
+
+
+def select_by_members(
+    q: Tensor,
+    k: Tensor,
+    layout: Layout,
+    kappa: int,
+    scale: float,
+    affinity: str,
+    added: Tensor | None,
+    candidates: Tensor,
+    wants_sums: bool,
+) -> tuple[Int[Tensor, "b h m kappa"], Float[Tensor, "b h m kappa"]]:
+    """Phase 1 among candidates, of which each is ranked by its keys themselves instead of their mean."""
+    rankers, keys = layout.rankers.tensors(), layout.key_groups.tensors()
+    ranked: tuple[Tensor, Tensor] = torch.ops.gpa_nd.blocked_select_by_members(
+        q, k, rankers, keys, added, candidates, kappa, scale, affinity, wants_sums
+    )
+    return ranked
 
 
 def pool(x: Tensor, groups: Partition) -> Float[Tensor, "b h n c"]:
@@ -45,7 +69,13 @@ torch.library.define(
     "gpa_nd::blocked_select_keys",
     "(Tensor q, Tensor k, Tensor[] query_groups, Tensor[] rankers, Tensor[] key_groups, Tensor? key_ranges, "
     "Tensor? host_ranges, Tensor? cell_positions, Tensor? key_positions, Tensor? added, Tensor? share, "
-    "Tensor? candidates, int kappa, float scale, str affinity) -> Tensor",
+    "Tensor? variance, Tensor? log_size, Tensor? candidates, int kappa, float scale, str affinity, bool wants_sums) "
+    "-> (Tensor, Tensor)",
+)
+torch.library.define(
+    "gpa_nd::blocked_select_by_members",
+    "(Tensor q, Tensor k, Tensor[] rankers, Tensor[] key_groups, Tensor? added, Tensor candidates, int kappa, "
+    "float scale, str affinity, bool wants_sums) -> (Tensor, Tensor)",
 )
 
 
@@ -62,36 +92,94 @@ def _select_keys(
     key_positions: Tensor | None,
     added: Tensor | None,
     share: Tensor | None,
+    variance: Tensor | None,
+    log_size: Tensor | None,
     candidates: Tensor | None,
     kappa: int,
     scale: float,
     affinity: str,
-) -> Tensor:
+    wants_sums: bool,
+) -> tuple[Tensor, Tensor]:
     with own_precision(q):
         q_low = _pool(q, Partition.from_tensors(query_groups))
         k_low = _pool(k, Partition.from_tensors(key_groups), share)
         if affinity == "dot":
             q_low *= scale
+        added, variance, log_size = (_of_heads(x, len(q_low)) for x in (added, variance, log_size))
         phase = Phase1(
             q_low,
             _for_query_heads(k_low, len(q_low)),
             Partition.from_tensors(rankers),
             (key_ranges, host_ranges),
-            None if added is None else _for_query_heads(added.flatten(0, 1), len(q_low)),
+            added,
             None if cell_positions is None or key_positions is None else (cell_positions, key_positions),
+            None if variance is None or log_size is None else Spread(variance, log_size),
             kappa,
             scale,
             affinity,
             limit(q),
+            wants_sums,
         )
-        chosen = phase.among_all() if candidates is None else phase.among(candidates.flatten(0, 1))
-        return torch.unflatten(chosen, 0, q.shape[:2])
+        ranked = phase.among_all() if candidates is None else phase.among(candidates.flatten(0, 1))
+        return ranked[0].unflatten(0, q.shape[:2]), ranked[1].unflatten(0, q.shape[:2])
+
+
+@torch.library.impl("gpa_nd::blocked_select_by_members", "CompositeExplicitAutograd")
+def _select_by_members(
+    q: Tensor,
+    k: Tensor,
+    rankers: list[Tensor],
+    key_groups: list[Tensor],
+    added: Tensor | None,
+    candidates: Tensor,
+    kappa: int,
+    scale: float,
+    affinity: str,
+    wants_sums: bool,
+) -> tuple[Tensor, Tensor]:
+    with own_precision(q):
+        rows, keys = (x.flatten(0, 1).to(wide(x.dtype), copy=True) for x in (q, k))
+        for x in (rows, keys):
+            x.masked_fill_(~x.isfinite(), torch.nan)
+        if affinity == "dot":
+            rows *= scale
+        phase = Phase1(
+            rows,
+            _for_query_heads(keys, len(rows)),
+            Partition.from_tensors(rankers),
+            (None, None),
+            _of_heads(added, len(rows)),
+            None,
+            None,
+            kappa,
+            scale,
+            affinity,
+            limit(q),
+            wants_sums,
+            Partition.from_tensors(key_groups),
+        )
+        ranked = phase.among(candidates.flatten(0, 1))
+        return ranked[0].unflatten(0, q.shape[:2]), ranked[1].unflatten(0, q.shape[:2])
 
 
 @torch.library.impl("gpa_nd::blocked_pool", "CompositeExplicitAutograd")
 def _pool_each(x: Tensor, groups: list[Tensor]) -> Tensor:
     low = _pool(x, Partition.from_tensors(groups)).to(x.dtype)
     return low.view(*x.shape[:2], *low.shape[1:])
+
+
+@torch.library.register_fake("gpa_nd::blocked_select_by_members")
+def _(q, k, rankers, key_groups, *others):  # type: ignore[no-untyped-def]
+    return _room(q, rankers, key_groups, kappa=others[-4], wants_sums=others[-1])
+
+
+def _room(
+    q: Tensor, rankers: list[Tensor], key_groups: list[Tensor], kappa: int, wants_sums: bool
+) -> tuple[Tensor, Tensor]:
+    cells, keys = len(rankers[1]) - 1, len(key_groups[1]) - 1
+    shape = (*q.shape[:2], cells, min(kappa, keys))
+    sums = q.new_empty(shape if wants_sums else (*q.shape[:2], 0, 0), dtype=wide(q.dtype))
+    return q.new_empty(shape, dtype=torch.int64), sums
 
 
 @torch.library.register_fake("gpa_nd::blocked_pool")
@@ -101,8 +189,7 @@ def _(x, groups):  # type: ignore[no-untyped-def]
 
 @torch.library.register_fake("gpa_nd::blocked_select_keys")
 def _(q, k, query_groups, rankers, key_groups, *others):  # type: ignore[no-untyped-def]
-    cells, keys, kappa = len(rankers[1]) - 1, len(key_groups[1]) - 1, others[-3]
-    return q.new_empty(*q.shape[:2], cells, min(kappa, keys), dtype=torch.int64)
+    return _room(q, rankers, key_groups, kappa=others[-4], wants_sums=others[-1])
 
 
 def _pool(x: Tensor, groups: Partition, share: Tensor | None = None) -> Float[Tensor, "h n c"]:
@@ -143,6 +230,10 @@ def _gathered_means(x: Tensor, groups: Partition, dtype: torch.dtype) -> Float[T
             mean = picked.sum(1, dtype=dtype) / block.real.sum(1, keepdim=True)
         low[block.heads * len(groups) + block.cells] = mean
     return low
+
+
+def _of_heads(x: Float[Tensor, "b h_k n"] | None, heads: int) -> Float[Tensor, "h n"] | None:
+    return None if x is None else _for_query_heads(x.flatten(0, 1), heads)
 
 
 def _for_query_heads(x: Tensor, heads: int) -> Tensor:

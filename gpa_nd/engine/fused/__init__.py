@@ -5,6 +5,6 @@ and keeps its arguments, its result and two numbers per query for the backward p
 """
 
 from gpa_nd.engine.fused.attention import attend
-from gpa_nd.engine.fused.selection import select_keys
+from gpa_nd.engine.fused.selection import select_by_members, select_keys
 
-__all__ = ["attend", "select_keys"]
+__all__ = ["attend", "select_by_members", "select_keys"]

@@ -36,6 +36,7 @@ from gpa_nd.partition import Partition
 LOG2_E = math.log2(math.e)
 LAST = torch.iinfo(torch.int64).max  # a position later than all others
 MOST_QUERIES = 2**27  # coarse ones: inside a tile, numbers are int32
+MOST_PARTS = 2**23  # times 256 channels is int32
 MOST_KEYS = 2**21  # coarse ones: the select kernel holds a block of their sums
 
 
@@ -47,10 +48,11 @@ def select_keys(
     scale: float,
     bias: CoarseBias | None = None,
     candidates: Int[Tensor, "b h m candidates"] | None = None,
-) -> Int[Tensor, "b h m kappa"]:
+    wants_sums: bool = False,
+) -> tuple[Int[Tensor, "b h m kappa"], Float[Tensor, "b h m kappa"]]:
     """Phase 1 with the affinity ``"dot"`` on checked arguments."""
     with torch.no_grad():
-        chosen: Tensor = fused_select_keys(
+        ranked: tuple[Tensor, Tensor] = fused_select_keys(
             q,
             k,
             *_tensors_and_size(layout.query_groups),
@@ -63,8 +65,35 @@ def select_keys(
             candidates,
             kappa,
             scale,
+            wants_sums,
         )
-    return chosen
+    return ranked
+
+
+def select_by_members(
+    q: Float[Tensor, "b h n_q c"],
+    k: Float[Tensor, "b h_k n_k c"],
+    layout: Layout,
+    kappa: int,
+    scale: float,
+    added: Float[Tensor, "b h_k n_k"] | None,
+    candidates: Int[Tensor, "b h m candidates"],
+    wants_sums: bool = False,
+) -> tuple[Int[Tensor, "b h m kappa"], Float[Tensor, "b h m kappa"]]:
+    """Phase 1 among candidates, of which each is ranked by its keys themselves instead of their mean."""
+    with torch.no_grad():
+        ranked: tuple[Tensor, Tensor] = fused_select_by_members(
+            q,
+            k,
+            *_tensors_and_size(layout.rankers),
+            layout.key_groups.table,
+            None if added is None else added.contiguous(),
+            candidates,
+            kappa,
+            scale,
+            wants_sums,
+        )
+    return ranked
 
 
 def _tensors_and_size(part: Partition) -> tuple[Tensor, Tensor, int]:
@@ -92,7 +121,8 @@ def fused_select_keys(
     candidates: Tensor | None,
     kappa: int,
     scale: float,
-) -> Tensor:
+    wants_sums: bool,
+) -> tuple[Tensor, Tensor]:
     """:func:`select_keys` on the tensors of a layout; the largest sizes are known on the host.
 
     A cell's coarse queries may be those of another cell, or of several cells.
@@ -126,17 +156,68 @@ def fused_select_keys(
         scale=abs(scale) or 1.0,
         chip=chip,
     )
-    chosen = torch.empty(scores.heads, len(cells), min(kappa, len(groups)), dtype=torch.int64, device=q.device)
+    best = _Best.empty(scores.heads, len(cells), min(kappa, len(groups)), wants_sums, q.device)
     if candidates is not None:
-        return _among(scores, tile, candidates.flatten(0, 1), chosen).view(*q.shape[:2], *chosen.shape[1:])
-    lse = None if cells.largest == 1 else _log_sum_exp(scores, tile)  # one row ranks as its softmax does
+        _among(scores, tile, candidates.flatten(0, 1), best)
+        return best.of_heads(q)
+    lse = None
+    if cells.largest > 1 or wants_sums:  # one row ranks as its softmax does
+        lse = _log_sum_exp(scores, tile)
     tile = sum_tile_of(tile, cells.largest, scores.keys_stored)
     chunks = _chunks(scores, tile)
     sums, maxima = _room(scores, tile, chunks, scores.keys_stored)
     for chunk in chunks:
         _cell_sums(scores, tile, chunk, lse, sums, maxima)
-        _select(scores, tile, chunk, sums, maxima, chosen)
-    return chosen.view(*q.shape[:2], *chosen.shape[1:])
+        _take(tile, chunk, scores.keys, scores.ranges, None, scores.hides, sums, maxima, best)
+    return best.of_heads(q)
+
+
+@torch.library.custom_op("gpa_nd::fused_select_by_members", mutates_args=())
+def fused_select_by_members(
+    q: Tensor,
+    k: Tensor,
+    cell_order: Tensor,
+    cell_offsets: Tensor,
+    largest_cell: int,
+    members: Tensor,
+    added: Tensor | None,
+    candidates: Tensor,
+    kappa: int,
+    scale: float,
+    wants_sums: bool,
+) -> tuple[Tensor, Tensor]:
+    """:func:`select_by_members` on the tensors of a layout; ``members`` (n_k', most) are each coarse key's."""
+    for name, x in (("q", q), ("k", k)):
+        if x.shape[2] > MOST_PARTS:
+            raise ValueError(f"{name}: backend 'triton' takes up to {MOST_PARTS:,} parts of groups, got {x.shape[2]:,}")
+    cells, chip, c = Groups(cell_order, cell_offsets, largest_cell), chip_of(q.device), q.shape[-1]
+    tile = tile_of(c, q.dtype, chip)
+    q_low = _pool(q, _singles(q), chip, len(cell_order), cell_order)
+    if scale <= 0:  # the kernels multiply by what is above zero
+        q_low *= -1 if scale < 0 else 0
+    stored = triton.cdiv(k.shape[2], tile.keys) * tile.keys
+    scores = _Scores(
+        q_low=q_low,
+        k_low=_pool(k, _singles(k), chip, stored),
+        keys=k.shape[2],
+        channels=c,
+        cells=cells,
+        ranges=None,
+        cell_positions=None,
+        key_positions=None,
+        added=None if added is None else _padded(added.flatten(0, 1), stored, -torch.inf),
+        scale=abs(scale) or 1.0,
+        chip=chip,
+    )
+    best = _Best.empty(scores.heads, len(cells), min(kappa, len(members)), wants_sums, q.device)
+    _among(scores, tile, candidates.flatten(0, 1), best, members)
+    return best.of_heads(q)
+
+
+def _singles(x: Tensor) -> Groups:
+    """Every element as a group of its own."""
+    places = torch.arange(x.shape[2] + 1, device=x.device)
+    return Groups(places[:-1], places, 1)
 
 
 def _padded(x: Tensor, width: int, value: float) -> Tensor:
@@ -165,9 +246,56 @@ def _(
     candidates: Tensor | None,
     kappa: int,
     scale: float,
-) -> Tensor:
-    chosen = min(kappa, key_offsets.shape[0] - 1)
-    return q.new_empty(*q.shape[:2], cell_offsets.shape[0] - 1, chosen, dtype=torch.int64)
+    wants_sums: bool,
+) -> tuple[Tensor, Tensor]:
+    return _room_for_best(q, cell_offsets.shape[0] - 1, min(kappa, key_offsets.shape[0] - 1), wants_sums)
+
+
+@fused_select_by_members.register_fake
+def _(
+    q: Tensor,
+    k: Tensor,
+    cell_order: Tensor,
+    cell_offsets: Tensor,
+    largest_cell: int,
+    members: Tensor,
+    added: Tensor | None,
+    candidates: Tensor,
+    kappa: int,
+    scale: float,
+    wants_sums: bool,
+) -> tuple[Tensor, Tensor]:
+    return _room_for_best(q, cell_offsets.shape[0] - 1, min(kappa, members.shape[0]), wants_sums)
+
+
+def _room_for_best(q: Tensor, cells: int, kappa: int, wants_sums: bool) -> tuple[Tensor, Tensor]:
+    shape = (*q.shape[:2], cells, kappa)
+    sums = q.new_empty(shape if wants_sums else (*q.shape[:2], 0, 0), dtype=torch.float32)
+    return q.new_empty(shape, dtype=torch.int64), sums
+
+
+@dataclass(frozen=True)
+class _Best:
+    """What is chosen.
+
+    Attributes:
+        keys: (B·H, m, κ) coarse keys.
+        sums: (B·H, m, κ) their sums; None where nobody asks.
+    """
+
+    keys: Int[Tensor, "h m kappa"]
+    sums: Float[Tensor, "h m kappa"] | None
+
+    @classmethod
+    def empty(cls, heads: int, cells: int, kappa: int, wants_sums: bool, device: torch.device) -> _Best:
+        """Room for so much."""
+        sums = torch.zeros(heads, cells, kappa, device=device) if wants_sums else None
+        return cls(torch.empty(heads, cells, kappa, dtype=torch.int64, device=device), sums)
+
+    def of_heads(self, q: Tensor) -> tuple[Tensor, Tensor]:
+        """Both, (B, H, m, κ); no sums where nobody asks."""
+        sums = self.keys.new_empty(len(self.keys), 0, 0, dtype=torch.float32) if self.sums is None else self.sums
+        return self.keys.unflatten(0, q.shape[:2]), sums.clamp_min(0).unflatten(0, q.shape[:2])
 
 
 @dataclass(frozen=True)
@@ -331,11 +459,6 @@ def _cell_sums(scores: _Scores, tile: Tile, chunk: _Chunk, lse: Tensor | None, s
     )
 
 
-def _select(scores: _Scores, tile: Tile, chunk: _Chunk, sums: Tensor, maxima: Tensor, chosen: Tensor) -> None:
-    """Fill the chunk's part of ``chosen`` (B·H, m, κ)."""
-    _take(tile, chunk, scores.keys, scores.ranges, None, scores.hides, sums, maxima, chosen)
-
-
 def _take(
     tile: Tile,
     chunk: _Chunk,
@@ -345,16 +468,16 @@ def _take(
     hides: bool,
     sums: Tensor,
     maxima: Tensor,
-    chosen: Tensor,
+    best: _Best,
 ) -> None:
-    """The κ best of so many, by their names."""
+    """The κ best of so many, by their names, for a chunk of cells."""
     tiles = triton.cdiv(keys, tile.keys)
     blocks = select_tile(tiles)
     launch(
         kernels.select,
         (chunk.heads * chunk.cells,),
-        *(sums, maxima, ranges, names, chosen),
-        *(keys, tiles, chunk.first_head, chunk.first_cell, chunk.cells, *chosen.shape[1:]),
+        *(sums, maxima, ranges, names, best.keys, best.sums),
+        *(keys, tiles, chunk.first_head, chunk.first_cell, chunk.cells, *best.keys.shape[1:]),
         KEYS=tile.keys,
         TILES=blocks.tiles,
         BLOCKS=blocks.blocks,
@@ -363,17 +486,30 @@ def _take(
     )
 
 
-def _among(scores: _Scores, tile: Tile, candidates: Int[Tensor, "h m count"], chosen: Tensor) -> Tensor:
-    """``chosen`` (B·H, m, κ) of the candidates of each cell alone; −1 is none."""
+def _among(
+    scores: _Scores,
+    tile: Tile,
+    candidates: Int[Tensor, "h m count"],
+    best: _Best,
+    members: Int[Tensor, "n_k_low most"] | None = None,
+) -> None:
+    """The best of the candidates of each cell alone; −1 is none.
+
+    With ``members``, which say what keys each candidate has, it is these that are scored, and their sums are added up.
+    """
     if not candidates.shape[-1]:
         candidates = candidates.new_full((*candidates.shape[:2], 1), -1)
-    nothing = torch.iinfo(torch.int32).max
-    names = candidates.int().masked_fill(candidates < 0, nothing).sort(dim=-1).values  # ties go to the lower number
-    names = names.masked_fill(names == nothing, -1)
+    if members is None:
+        nothing = torch.iinfo(torch.int32).max
+        ordered = candidates.int().masked_fill(candidates < 0, nothing).sort(dim=-1).values
+        named = names = ordered.masked_fill(ordered == nothing, -1)  # ties go to the lower number
+    else:
+        named = candidates.int().contiguous()
+        names = torch.where(candidates[..., None] >= 0, members[candidates.clamp_min(0)], -1).flatten(2).int()
     count, cells, k_low = names.shape[2], scores.cells, scores.k_low
     tile = candidate_tile_of(tile, cells.largest, count)
     lse = None
-    if cells.largest > 1:
+    if cells.largest > 1 or members is not None or best.sums is not None:
         lse = torch.empty(scores.heads, 2, scores.rows, dtype=torch.float32, device=names.device)
         tiles, cell_of_tile = cells.tiles(tile.rows)
         launch(
@@ -399,8 +535,21 @@ def _among(scores: _Scores, tile: Tile, candidates: Int[Tensor, "h m count"], ch
             *(chunk.first_head, chunk.first_cell, chunk.cells, len(cells), count, scale),
             **scores.constants(tile),
         )
-        _take(tile, chunk, count, None, names, True, sums, maxima, chosen)
-    return chosen
+        if members is None:
+            _take(tile, chunk, count, None, names, True, sums, maxima, best)
+        else:
+            together = _added_up(sums[: chunk.heads * chunk.cells, :count], members.shape[1], tile)
+            _take(tile, chunk, named.shape[2], None, named, True, *together, best)
+
+
+def _added_up(sums: Float[Tensor, "rows count"], members: int, tile: Tile) -> tuple[Tensor, Tensor]:
+    """The sums of so many neighbours each, in whole tiles, and the largest of each tile; −∞ is what is not seen."""
+    each = sums.unflatten(1, (-1, members))
+    unseen = each == -torch.inf
+    totals = each.masked_fill(unseen, 0).sum(-1).masked_fill(unseen.all(-1), -torch.inf)
+    tiles = triton.cdiv(totals.shape[1], tile.keys)
+    totals = _padded(totals, tiles * tile.keys, -torch.inf).contiguous()
+    return totals, totals.view(len(totals), tiles, tile.keys).amax(-1)
 
 
 def _room(scores: _Scores, tile: Tile, chunks: list[_Chunk], per_cell: int) -> tuple[Tensor, Tensor]:

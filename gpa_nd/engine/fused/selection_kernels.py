@@ -389,6 +389,7 @@ def select(
     ranges,
     names,
     chosen,
+    values,
     keys,
     tiles,
     first_head,
@@ -406,12 +407,15 @@ def select(
     A block is TILES tiles of keys. κ times: take the block with the largest sum that is left, find the key, and
     compute what is left in that block. Taken is what comes at or before the last pick in the order (sum, index), so
     nothing needs a mark. HIDES: −∞ is a key that is hidden, and no pick. Where there are ``names``
-    (B·H, all_cells, keys), these are what is chosen, and the sums are of their places.
+    (B·H, all_cells, keys), these are what is chosen, and the sums are of their places. ``values`` takes the sums.
     """
     head_here, cell = tl.program_id(0) // cells, tl.program_id(0) % cells
     sums += tl.program_id(0).to(tl.int64) * tiles * KEYS
     maxima += tl.program_id(0).to(tl.int64) * tiles
-    chosen += ((first_head + head_here).to(tl.int64) * all_cells + first_cell + cell) * kappa
+    row = ((first_head + head_here).to(tl.int64) * all_cells + first_cell + cell) * kappa
+    chosen += row
+    if values is not None:
+        values += row
     start, stop = tl.cast(0, tl.int32), tl.cast(keys, tl.int32)
     if ranges is not None:
         start = tl.load(ranges + 2 * (first_cell + cell)).to(tl.int32)
@@ -450,6 +454,8 @@ def select(
         if HIDES:
             name = tl.where(last == float("-inf"), -1, name)
         tl.store(chosen + pick, name)
+        if values is not None:
+            tl.store(values + pick, last)
         rest = tl.max(tl.where(key == last_key, float("-inf"), value), 0)
         best = tl.where(block == here, rest, best)
     for pick in range(number, kappa):

@@ -386,7 +386,7 @@ def run_select(selection: Any, case: Case) -> None:
         layout = replace(layout, coarse_positions=tuple(torch.empty(n, 3, dtype=torch.int64) for n in sizes))
     if case.has("candidates"):
         candidates = torch.arange(384).expand(1, case.heads, len(layout.query_cells), 384)
-    selection.select_keys(q, k, layout, case.kappa, case.c**-0.5, bias, candidates)
+    selection.select_keys(q, k, layout, case.kappa, case.c**-0.5, bias, candidates, candidates is not None)
 
 
 def run_attend(attention: Any, case: Case) -> None:

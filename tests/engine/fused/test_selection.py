@@ -66,11 +66,11 @@ def tokens(layout: Layout, *, batch=1, heads=2, key_heads=None, c=16, dtype=torc
 
 
 def select(q, k, layout, kappa, scale=SCALE):
-    return selection.select_keys(q.to(DEVICE), k.to(DEVICE), layout.to(DEVICE), kappa, scale).cpu()
+    return selection.select_keys(q.to(DEVICE), k.to(DEVICE), layout.to(DEVICE), kappa, scale)[0].cpu()
 
 
 def expected(q, k, layout, kappa, scale=SCALE):
-    return reference.select_keys(q, k, layout, kappa, scale, "dot", None, None)
+    return reference.select_keys(q, k, layout, kappa, scale, "dot", None, None, None)[0]
 
 
 def use_tile(monkeypatch, tile: Tile) -> None:
@@ -322,7 +322,7 @@ def test_neither_the_affinity_nor_all_sums_are_held(largest_tensor):
     q = torch.empty(1, 64, 3000, 16, device=DEVICE)
     with pytest.MonkeyPatch.context() as patch, largest_tensor() as largest:
         patch.setattr(selection, "launch", lambda *args, **settings: None)
-        selection.fused_select_keys._init_fn(q, q, *tables(layout), 4, SCALE)
+        selection.fused_select_keys._init_fn(q, q, *tables(layout), 4, SCALE, False)
     assert largest.numel <= 2**24  # the sums have 2^29 entries
 
 
@@ -367,7 +367,7 @@ def test_more_coarse_keys_than_the_kernels_hold_are_refused():
     arguments = tables(layout)
     arguments[7] = arguments[7][:1].expand(2**21 + 2)
     with pytest.raises(ValueError, match=r"134,217,728 coarse queries and 2,097,152 coarse keys, got 16 and 2,097,153"):
-        selection.fused_select_keys(q, k, *arguments, 4, SCALE)
+        selection.fused_select_keys(q, k, *arguments, 4, SCALE, False)
 
 
 def test_nothing_of_uninitialised_memory_is_seen_and_repeats_agree_bit_for_bit(cells, monkeypatch):
@@ -392,7 +392,7 @@ def test_nothing_of_uninitialised_memory_is_seen_and_repeats_agree_bit_for_bit(c
 def test_the_op_passes_opcheck(ranges):
     layout = layout_of(CELLS["ragged"], 21, ranges)
     q, k = (x.to(DEVICE) for x in tokens(layout))
-    torch.library.opcheck(selection.fused_select_keys, (q, k, *tables(layout), 5, SCALE))
+    torch.library.opcheck(selection.fused_select_keys, (q, k, *tables(layout), 5, SCALE, False))
 
 
 def test_it_compiles_without_a_graph_break():
