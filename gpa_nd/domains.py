@@ -16,6 +16,7 @@ from gpa_nd.ops.graph import GraphDownsampler
 from gpa_nd.ops.grid import GridDownsampler, PerAxis, check_per_axis
 from gpa_nd.partitioners.graph import GraphPartitioner
 from gpa_nd.partitioners.grid import GridPartitioner
+from gpa_nd.selection.base import Selection
 
 Operator = TypeVar("Operator")
 
@@ -27,6 +28,7 @@ def audio(
     *,
     causal: bool | tuple[bool, ...] = False,
     always: Sequence[AlwaysOn] = (),
+    selection: Selection | None = None,
     scale: float | None = None,
     affinity: Affinity = "dot",
     enable_gqa: bool = False,
@@ -43,6 +45,7 @@ def audio(
             ``downsample`` and ``cells`` divided by it on every further level.
         causal: see :class:`GPA`.
         always: see :class:`GPA`.
+        selection: see :class:`GPA`.
         scale: see :class:`GPA`.
         affinity: see :class:`GPA`.
         enable_gqa: see :class:`GPA`.
@@ -59,7 +62,7 @@ def audio(
         >>> gpa_nd.audio()(q, k, v).shape
         torch.Size([1, 4, 4000, 16])
     """
-    return _grid(1, downsample, cells, kappa, causal, always, scale, affinity, enable_gqa, backend)
+    return _grid(1, downsample, cells, kappa, causal, always, selection, scale, affinity, enable_gqa, backend)
 
 
 def image(
@@ -69,6 +72,7 @@ def image(
     *,
     causal: bool | tuple[bool, ...] = False,
     always: Sequence[AlwaysOn] = (),
+    selection: Selection | None = None,
     scale: float | None = None,
     affinity: Affinity = "dot",
     enable_gqa: bool = False,
@@ -84,6 +88,7 @@ def image(
             ``downsample`` and ``cells`` divided by it on every further level.
         causal: see :class:`GPA`.
         always: see :class:`GPA`.
+        selection: see :class:`GPA`.
         scale: see :class:`GPA`.
         affinity: see :class:`GPA`.
         enable_gqa: see :class:`GPA`.
@@ -100,7 +105,7 @@ def image(
         >>> gpa_nd.image(cells=(8, 8))(q, k, v).shape
         torch.Size([1, 1, 64, 80, 16])
     """
-    return _grid(2, downsample, cells, kappa, causal, always, scale, affinity, enable_gqa, backend)
+    return _grid(2, downsample, cells, kappa, causal, always, selection, scale, affinity, enable_gqa, backend)
 
 
 def video(
@@ -110,6 +115,7 @@ def video(
     *,
     causal: bool | tuple[bool, ...] = False,
     always: Sequence[AlwaysOn] = (),
+    selection: Selection | None = None,
     scale: float | None = None,
     affinity: Affinity = "dot",
     enable_gqa: bool = False,
@@ -125,6 +131,7 @@ def video(
             ``downsample`` and ``cells`` divided by it on every further level.
         causal: see :class:`GPA`.
         always: see :class:`GPA`.
+        selection: see :class:`GPA`.
         scale: see :class:`GPA`.
         affinity: see :class:`GPA`.
         enable_gqa: see :class:`GPA`.
@@ -141,7 +148,7 @@ def video(
         >>> gpa_nd.video(cells=(2, 3, 5), kappa=4)(q, k, v).shape
         torch.Size([1, 1, 8, 24, 40, 16])
     """
-    return _grid(3, downsample, cells, kappa, causal, always, scale, affinity, enable_gqa, backend)
+    return _grid(3, downsample, cells, kappa, causal, always, selection, scale, affinity, enable_gqa, backend)
 
 
 def graph(
@@ -154,6 +161,7 @@ def graph(
     edge_weight: Float[Tensor, " e"] | None = None,
     causal: bool = False,
     always: Sequence[AlwaysOn] = (),
+    selection: Selection | None = None,
     scale: float | None = None,
     affinity: Affinity = "dot",
     enable_gqa: bool = False,
@@ -175,6 +183,7 @@ def graph(
         edge_weight: (e,) how strongly the nodes of an edge belong together; 1 by default.
         causal: only False, as a graph has no axis to be causal along. :func:`~gpa_nd.causal` takes positions of nodes.
         always: see :class:`GPA`.
+        selection: see :class:`GPA`.
         scale: see :class:`GPA`.
         affinity: see :class:`GPA`.
         enable_gqa: see :class:`GPA`.
@@ -213,6 +222,7 @@ def graph(
         _alone(downsamplers),
         kappa=kappa,
         always=always,
+        selection=selection,
         scale=scale,
         affinity=affinity,
         enable_gqa=enable_gqa,
@@ -227,6 +237,7 @@ def _grid(
     kappa: int | tuple[int, ...],
     causal: bool | tuple[bool, ...],
     always: Sequence[AlwaysOn],
+    selection: Selection | None,
     scale: float | None,
     affinity: Affinity,
     enable_gqa: bool,
@@ -240,6 +251,7 @@ def _grid(
         kappa=kappa,
         causal=causal,
         always=always,
+        selection=selection,
         scale=scale,
         affinity=affinity,
         enable_gqa=enable_gqa,

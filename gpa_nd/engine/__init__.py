@@ -19,10 +19,12 @@ from gpa_nd.engine.arguments import (
 )
 from gpa_nd.engine.bias import hide, key_bias_of
 from gpa_nd.engine.choice import Affinity, Backend, choose
+from gpa_nd.engine.learned import Straight, check_selection, weigh
 from gpa_nd.engine.phase1 import Rank, select
 from gpa_nd.engine.precision import own_precision
 from gpa_nd.layout import Layout
 from gpa_nd.partition import Partition
+from gpa_nd.selection.base import Selection
 
 __all__ = ["Affinity", "Backend", "attend", "gpa_attention", "select_keys"]
 
@@ -154,6 +156,7 @@ def gpa_attention(
     kappa: int | tuple[int, ...],
     key_mask: Bool[Tensor, "b n_k"] | None = None,
     key_bias: Float[Tensor, "b h_k n_k"] | None = None,
+    selection: Selection | None = None,
     scale: float | None = None,
     affinity: Affinity = "dot",
     enable_gqa: bool = False,
@@ -175,6 +178,8 @@ def gpa_attention(
             queries still have a say in what their cell selects. Not broadcast, nor is ``key_bias``.
         key_bias: (B, H_k, n_k) of any floating point dtype, added to the affinities of each key; Phase 1 adds the mean
             over a group. −∞ masks the key. Differentiable.
+        selection: how coarse keys are weighed, with a gradient: one of :mod:`gpa_nd.selection`. By default the κ best
+            ones are selected, as in the paper, and the choice has no gradient.
         scale: factor of the affinity; 1/√c by default.
         affinity: ``"dot"`` (q·k · scale) or ``"euclidean"`` (−|q − k|² · scale).
         enable_gqa: k and v may have fewer heads than q: as many neighbouring heads of q share one as there are more.
@@ -199,12 +204,54 @@ def gpa_attention(
     kappas = check_kappa(kappa, layout)
     check_choices(scale, affinity, backend)
     check_key_bias(key_mask, key_bias, k)
+    check_selection(selection, kappas[0])
     bias = key_bias_of(key_mask, key_bias, k)
+    if selection is not None and not _is_empty(q, k):
+        soft = _attend_softly(q, k, v, layout, kappas, bias, selection, scale, affinity, backend)
+        if not selection.hard:
+            return soft
+        with torch.no_grad():
+            result = _attend_hard(q, k, v, layout, kappas, bias, scale, affinity, backend)
+        return Straight.apply(result, soft)  # type: ignore[no-any-return, no-untyped-call]
+    return _attend_hard(q, k, v, layout, kappas, bias, scale, affinity, backend)
+
+
+def _attend_hard(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    layout: Layout,
+    kappas: tuple[int, ...],
+    bias: Tensor | None,
+    scale: float | None,
+    affinity: Affinity,
+    backend: Backend,
+) -> Tensor:
+    """The κ coarse keys that are ranked best, or all by dense attention."""
     if backend == "auto" and affinity == "dot" and bias is None and _sees_all(layout, kappas) and not _is_empty(q, k):
         with own_precision(q):
             return blocked.dense(q, k, v, _scale(scale, q))
     relevant = _select_keys(q, k, layout, _enough(kappas, layout), bias, scale, affinity, backend)
     return _attend(q, k, v, layout, relevant, None, bias, scale, affinity, backend)
+
+
+def _attend_softly(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    layout: Layout,
+    kappas: tuple[int, ...],
+    bias: Tensor | None,
+    selection: Selection,
+    scale: float | None,
+    affinity: Affinity,
+    backend: Backend,
+) -> Tensor:
+    """More than κ candidates, as a selection weighs them."""
+    among = _enough((selection.among(kappas[0]), *kappas[1:]), layout)
+    relevant = _select_keys(q, k, layout, among, bias, scale, affinity, backend)
+    relevant, logits = weigh(selection, q, k, layout, kappas[0], relevant, bias, _scale(scale, q), affinity)
+    return _attend(q, k, v, layout, relevant, logits, bias, scale, affinity, backend)
 
 
 def _enough(kappas: tuple[int, ...], layout: Layout) -> tuple[int, ...]:

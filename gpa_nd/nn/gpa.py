@@ -13,12 +13,14 @@ from torch import Tensor, nn
 from gpa_nd.always.base import AlwaysOn
 from gpa_nd.engine import Affinity, Backend, gpa_attention
 from gpa_nd.engine.arguments import check_choices, check_key_bias, check_structured
+from gpa_nd.engine.learned import check_selection
 from gpa_nd.layout import Layout
 from gpa_nd.nn.packing import check_jagged, check_total, checked_pack, jagged
 from gpa_nd.nn.structure import Shapes, Structure, check_causal, check_operator, checked_levels
 from gpa_nd.ops.base import Downsampler, IndexUpsampler, Shape
 from gpa_nd.partition import lasting
 from gpa_nd.partitioners.base import Partitioner
+from gpa_nd.selection.base import Selection
 
 LAYOUTS_KEPT = 8
 
@@ -39,6 +41,8 @@ class GPA(nn.Module):
         causal: whether a query sees nothing that comes after it, for each axis of a grid, or for all of them. Strict:
             changes after a query do not sway its selection either. See :func:`~gpa_nd.causal`.
         always: coarse keys that cells attend to beside the κ: :mod:`gpa_nd.always` has neighbourhoods and sinks.
+        selection: how coarse keys are weighed, with a gradient: one of :mod:`gpa_nd.selection`. By default the κ best
+            ones are selected, as in the paper, and the choice has no gradient.
         scale: factor of the affinity; 1/√c by default.
         affinity: ``"dot"`` (q·k · scale) or ``"euclidean"`` (−|q − k|² · scale).
         enable_gqa: k and v may have fewer heads than q: as many neighbouring heads of q share one as there are more.
@@ -70,6 +74,7 @@ class GPA(nn.Module):
         kappa: int | tuple[int, ...],
         causal: bool | tuple[bool, ...] = False,
         always: Sequence[AlwaysOn] = (),
+        selection: Selection | None = None,
         scale: float | None = None,
         affinity: Affinity = "dot",
         enable_gqa: bool = False,
@@ -82,6 +87,7 @@ class GPA(nn.Module):
         check_operator("key_upsampler", key_upsampler, IndexUpsampler)
         check_choices(scale, affinity, backend)
         check_causal(causal, levels)
+        check_selection(selection, kappa[0] if isinstance(kappa, tuple) else kappa)
         if isinstance(always, AlwaysOn):
             raise TypeError(f"always: expected a sequence of them, got one {type(always).__name__}")
         for each in always:
@@ -89,7 +95,7 @@ class GPA(nn.Module):
         self.partitioner, self.downsampler = partitioner, downsampler
         self.key_downsampler, self.key_upsampler = key_downsampler, key_upsampler
         self.kappa, self.scale, self.affinity = kappa, scale, affinity
-        self.enable_gqa, self.backend = enable_gqa, backend
+        self.enable_gqa, self.backend, self.selection = enable_gqa, backend, selection
         self._structure = Structure(levels, key_upsampler, tuple(always), causal)
         self._kept = SimpleNamespace()  # layouts, the one that was asked for last at the end
 
@@ -290,6 +296,7 @@ class GPA(nn.Module):
             kappa=self.kappa,
             key_mask=key_mask,
             key_bias=key_bias,
+            selection=self.selection,
             scale=self.scale,
             affinity=self.affinity,
             enable_gqa=self.enable_gqa,
@@ -302,6 +309,7 @@ class GPA(nn.Module):
         more += f"kappa={self.kappa}, "
         more += f"causal={self.causal}, " if self.causal else ""
         more += f"always={list(self.always)}, " if self.always else ""
+        more += f"selection={self.selection}, " if self.selection else ""
         more += "enable_gqa=True, " if self.enable_gqa else ""
         return (
             f"{self.partitioner}, {self.downsampler}, {more}scale={self.scale}, affinity={self.affinity!r}, "
