@@ -250,7 +250,8 @@ def _attend_softly(
     """More than κ candidates, as a selection weighs them."""
     among = _enough((selection.among(kappas[0]), *kappas[1:]), layout)
     relevant = _select_keys(q, k, layout, among, bias, scale, affinity, backend)
-    relevant, logits = weigh(selection, q, k, layout, kappas[0], relevant, bias, _scale(scale, q), affinity)
+    pool = _mean if choose(backend, (q, k, v), affinity) == "reference" else blocked.pool
+    relevant, logits = weigh(selection, q, k, layout, kappas[0], relevant, bias, _scale(scale, q), affinity, pool)
     return _attend(q, k, v, layout, relevant, logits, bias, scale, affinity, backend)
 
 

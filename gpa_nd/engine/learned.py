@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from gpa_nd.engine.mass import log_mass
+from gpa_nd.engine.phase1 import Pool
 from gpa_nd.layout import Layout
 from gpa_nd.selection.base import Selection
 
@@ -37,6 +38,7 @@ def weigh(
     bias: Tensor | None,
     scale: float,
     affinity: str,
+    pool: Pool,
 ) -> tuple[Int[Tensor, "b h m r"], Float[Tensor, "b h m r"]]:
     """The candidates without those of weight 0, and the logarithms of the weights: what Phase 2 adds to the scores.
 
@@ -50,11 +52,12 @@ def weigh(
         bias: what is added to the affinities of each key.
         scale: factor of the affinity.
         affinity: its kind.
+        pool: the backend's, with a gradient.
     """
     always = 0 if layout.always is None else layout.always.shape[1]
     count = relevant.shape[-1] - always
     asked = _ranked_with(relevant, layout) if layout.contested else relevant[..., :count]
-    scores = log_mass(q, k, layout, asked, bias, scale, affinity)[..., :count]
+    scores = log_mass(q, k, layout, asked, bias, scale, affinity, pool)[..., :count]
     weights = selection.weights(scores, kappa)
     weights = torch.cat([weights, weights.new_ones(*weights.shape[:3], always)], dim=-1)
     removed = weights <= 0

@@ -10,8 +10,10 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from gpa_nd.engine.bias import coarse_bias, hide
+from gpa_nd.engine.phase1 import Pool
 from gpa_nd.engine.precision import own_precision, wide
 from gpa_nd.layout import Layout
+from gpa_nd.partition import Partition
 
 ROOM = 2**22
 """Numbers that a block of cells may hold."""
@@ -25,6 +27,7 @@ def log_mass(
     bias: Float[Tensor, "b h_k n_k"] | None,
     scale: float,
     affinity: str,
+    pool: Pool,
 ) -> Float[Tensor, "b h m r"]:
     """The logarithm of what lines 6–10 sum, with the softmax over a cell's candidates alone; differentiable.
 
@@ -39,19 +42,21 @@ def log_mass(
         bias: what is added to the affinities of each key, −∞ where it is masked.
         scale: factor of the affinity.
         affinity: its kind.
+        pool: the backend's, with a gradient.
 
     Returns:
         (B, H, m, r) in the dtype that scores are computed in; −∞ where there is no candidate, or it is masked.
     """
     with own_precision(q):
         k, added = hide(k, bias), None
-        k_low = layout.key_groups.mean(k)
-        if bias is not None:
+        if bias is None:
+            k_low = pool(k, layout.key_groups)
+        else:
             coarse = coarse_bias(bias, layout.key_groups)
-            k_low = (layout.key_groups.mean(k.to(bias.dtype)) / coarse.share[..., None]).to(k.dtype)
+            k_low = (pool(k.to(bias.dtype), layout.key_groups) / coarse.share[..., None]).to(k.dtype)
             added = coarse.added
-        q_low = layout.query_groups.mean(q)
-        rankers, r, c = layout.rankers.table, candidates.shape[-1], q.shape[-1]
+        q_low = pool(q, layout.query_groups)
+        rankers, r, c = _table(layout.rankers), candidates.shape[-1], q.shape[-1]
         per_cell = r * c + rankers.shape[1] * (r + c)
         step = max(1, ROOM // max(1, q.shape[0] * q.shape[1] * per_cell))
         of_cells = _OfCells(scale, affinity)
@@ -65,6 +70,13 @@ def log_mass(
         return torch.cat(
             [checkpoint(of_cells, *block, use_reentrant=False, preserve_rng_state=False) for block in blocks], dim=2
         )
+
+
+def _table(cells: Partition) -> Int[Tensor, "m largest"]:
+    """As :attr:`~gpa_nd.Partition.table`, which a compiler cannot look up."""
+    place = cells.offsets[:-1, None] + torch.arange(cells.largest, device=cells.order.device)
+    inside = place < cells.offsets[1:, None]
+    return torch.where(inside, cells.order[place.clamp_max(cells.num_elements - 1)], -1)
 
 
 @dataclass(frozen=True)
@@ -108,7 +120,7 @@ class _OfCells:
         return shares.logsumexp(-2).masked_fill(~named, -torch.inf)
 
 
-def rows(x: Float[Tensor, "b h n c"], index: Int[Tensor, "b h *rows"]) -> Float[Tensor, "b h *rows c"]:
+def rows(x: Float[Tensor, "b h_k n c"], index: Int[Tensor, "b h *rows"]) -> Float[Tensor, "b h *rows c"]:
     """Rows of x (counted over batch entries and heads), in a way whose gradient repeats bit for bit."""
     x = x.reshape(-1, x.shape[-1])
     if x.device.type != "cpu":  # index_select would add gradients with atomic operations

@@ -16,7 +16,7 @@ Rank = Callable[[Tensor, Tensor, Layout, int, "CoarseBias | None", "Tensor | Non
 """A backend's selection: q, k, layout, κ, the bias of coarse keys, and the candidates of each cell."""
 
 Pool = Callable[[Tensor, Partition], Tensor]
-"""A backend's :meth:`~gpa_nd.Partition.mean`, which need not have a gradient."""
+"""A backend's :meth:`~gpa_nd.Partition.mean`."""
 
 
 def select(
