@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from gpa_nd.always.base import AlwaysOn
-from gpa_nd.engine import Affinity, Backend
+from gpa_nd.engine import Affinity, Backend, Unselected
 from gpa_nd.nn.gpa import GPA
 from gpa_nd.ops.coarsening import coarse_edges
 from gpa_nd.ops.graph import GraphDownsampler
@@ -29,6 +29,7 @@ def audio(
     causal: bool | tuple[bool, ...] = False,
     always: Sequence[AlwaysOn] = (),
     selection: Selection | None = None,
+    unselected: Unselected = "ignored",
     scale: float | None = None,
     affinity: Affinity = "dot",
     enable_gqa: bool = False,
@@ -46,6 +47,7 @@ def audio(
         causal: see :class:`GPA`.
         always: see :class:`GPA`.
         selection: see :class:`GPA`.
+        unselected: see :class:`GPA`.
         scale: see :class:`GPA`.
         affinity: see :class:`GPA`.
         enable_gqa: see :class:`GPA`.
@@ -62,7 +64,9 @@ def audio(
         >>> gpa_nd.audio()(q, k, v).shape
         torch.Size([1, 4, 4000, 16])
     """
-    return _grid(1, downsample, cells, kappa, causal, always, selection, scale, affinity, enable_gqa, backend)
+    return _grid(
+        1, downsample, cells, kappa, causal, always, selection, unselected, scale, affinity, enable_gqa, backend
+    )
 
 
 def image(
@@ -73,6 +77,7 @@ def image(
     causal: bool | tuple[bool, ...] = False,
     always: Sequence[AlwaysOn] = (),
     selection: Selection | None = None,
+    unselected: Unselected = "ignored",
     scale: float | None = None,
     affinity: Affinity = "dot",
     enable_gqa: bool = False,
@@ -89,6 +94,7 @@ def image(
         causal: see :class:`GPA`.
         always: see :class:`GPA`.
         selection: see :class:`GPA`.
+        unselected: see :class:`GPA`.
         scale: see :class:`GPA`.
         affinity: see :class:`GPA`.
         enable_gqa: see :class:`GPA`.
@@ -105,7 +111,9 @@ def image(
         >>> gpa_nd.image(cells=(8, 8))(q, k, v).shape
         torch.Size([1, 1, 64, 80, 16])
     """
-    return _grid(2, downsample, cells, kappa, causal, always, selection, scale, affinity, enable_gqa, backend)
+    return _grid(
+        2, downsample, cells, kappa, causal, always, selection, unselected, scale, affinity, enable_gqa, backend
+    )
 
 
 def video(
@@ -116,6 +124,7 @@ def video(
     causal: bool | tuple[bool, ...] = False,
     always: Sequence[AlwaysOn] = (),
     selection: Selection | None = None,
+    unselected: Unselected = "ignored",
     scale: float | None = None,
     affinity: Affinity = "dot",
     enable_gqa: bool = False,
@@ -132,6 +141,7 @@ def video(
         causal: see :class:`GPA`.
         always: see :class:`GPA`.
         selection: see :class:`GPA`.
+        unselected: see :class:`GPA`.
         scale: see :class:`GPA`.
         affinity: see :class:`GPA`.
         enable_gqa: see :class:`GPA`.
@@ -148,7 +158,9 @@ def video(
         >>> gpa_nd.video(cells=(2, 3, 5), kappa=4)(q, k, v).shape
         torch.Size([1, 1, 8, 24, 40, 16])
     """
-    return _grid(3, downsample, cells, kappa, causal, always, selection, scale, affinity, enable_gqa, backend)
+    return _grid(
+        3, downsample, cells, kappa, causal, always, selection, unselected, scale, affinity, enable_gqa, backend
+    )
 
 
 def graph(
@@ -162,6 +174,7 @@ def graph(
     causal: bool = False,
     always: Sequence[AlwaysOn] = (),
     selection: Selection | None = None,
+    unselected: Unselected = "ignored",
     scale: float | None = None,
     affinity: Affinity = "dot",
     enable_gqa: bool = False,
@@ -184,6 +197,7 @@ def graph(
         causal: only False, as a graph has no axis to be causal along. :func:`~gpa_nd.causal` takes positions of nodes.
         always: see :class:`GPA`.
         selection: see :class:`GPA`.
+        unselected: see :class:`GPA`.
         scale: see :class:`GPA`.
         affinity: see :class:`GPA`.
         enable_gqa: see :class:`GPA`.
@@ -223,6 +237,7 @@ def graph(
         kappa=kappa,
         always=always,
         selection=selection,
+        unselected=unselected,
         scale=scale,
         affinity=affinity,
         enable_gqa=enable_gqa,
@@ -238,6 +253,7 @@ def _grid(
     causal: bool | tuple[bool, ...],
     always: Sequence[AlwaysOn],
     selection: Selection | None,
+    unselected: Unselected,
     scale: float | None,
     affinity: Affinity,
     enable_gqa: bool,
@@ -252,6 +268,7 @@ def _grid(
         causal=causal,
         always=always,
         selection=selection,
+        unselected=unselected,
         scale=scale,
         affinity=affinity,
         enable_gqa=enable_gqa,

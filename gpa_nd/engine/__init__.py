@@ -16,9 +16,11 @@ from gpa_nd.engine.arguments import (
     check_no_tangents,
     check_relevant,
     check_tokens,
+    check_unselected,
 )
 from gpa_nd.engine.bias import hide, key_bias_of
-from gpa_nd.engine.choice import Affinity, Backend, choose
+from gpa_nd.engine.choice import Affinity, Backend, Unselected, choose
+from gpa_nd.engine.fill import Rest
 from gpa_nd.engine.learned import Straight, check_selection, weigh
 from gpa_nd.engine.phase1 import Rank, select
 from gpa_nd.engine.precision import own_precision
@@ -26,7 +28,7 @@ from gpa_nd.layout import Layout
 from gpa_nd.partition import Partition
 from gpa_nd.selection.base import Selection
 
-__all__ = ["Affinity", "Backend", "attend", "gpa_attention", "select_keys"]
+__all__ = ["Affinity", "Backend", "Unselected", "attend", "gpa_attention", "select_keys"]
 
 
 def select_keys(
@@ -157,6 +159,7 @@ def gpa_attention(
     key_mask: Bool[Tensor, "b n_k"] | None = None,
     key_bias: Float[Tensor, "b h_k n_k"] | None = None,
     selection: Selection | None = None,
+    unselected: Unselected = "ignored",
     scale: float | None = None,
     affinity: Affinity = "dot",
     enable_gqa: bool = False,
@@ -180,6 +183,8 @@ def gpa_attention(
             over a group. −∞ masks the key. Differentiable.
         selection: how coarse keys are weighed, with a gradient: one of :mod:`gpa_nd.selection`. By default the κ best
             ones are selected, as in the paper, and the choice has no gradient.
+        unselected: ``"ignored"``, or ``"pooled"``: coarse keys that a cell may select and does not stand in the same
+            softmax, each as the mean of its keys and values that counts for as many. It costs n_q · n_k' affinities.
         scale: factor of the affinity; 1/√c by default.
         affinity: ``"dot"`` (q·k · scale) or ``"euclidean"`` (−|q − k|² · scale).
         enable_gqa: k and v may have fewer heads than q: as many neighbouring heads of q share one as there are more.
@@ -205,15 +210,16 @@ def gpa_attention(
     check_choices(scale, affinity, backend)
     check_key_bias(key_mask, key_bias, k)
     check_selection(selection, kappas[0])
+    check_unselected(unselected)
     bias = key_bias_of(key_mask, key_bias, k)
     if selection is not None and not _is_empty(q, k):
-        soft = _attend_softly(q, k, v, layout, kappas, bias, selection, scale, affinity, backend)
+        soft = _attend_softly(q, k, v, layout, kappas, bias, selection, unselected, scale, affinity, backend)
         if not selection.hard:
             return soft
         with torch.no_grad():
-            result = _attend_hard(q, k, v, layout, kappas, bias, scale, affinity, backend)
+            result = _attend_hard(q, k, v, layout, kappas, bias, unselected, scale, affinity, backend)
         return Straight.apply(result, soft)  # type: ignore[no-any-return, no-untyped-call]
-    return _attend_hard(q, k, v, layout, kappas, bias, scale, affinity, backend)
+    return _attend_hard(q, k, v, layout, kappas, bias, unselected, scale, affinity, backend)
 
 
 def _attend_hard(
@@ -223,6 +229,7 @@ def _attend_hard(
     layout: Layout,
     kappas: tuple[int, ...],
     bias: Tensor | None,
+    unselected: Unselected,
     scale: float | None,
     affinity: Affinity,
     backend: Backend,
@@ -232,7 +239,7 @@ def _attend_hard(
         with own_precision(q):
             return blocked.dense(q, k, v, _scale(scale, q))
     relevant = _select_keys(q, k, layout, _enough(kappas, layout), bias, scale, affinity, backend)
-    return _attend(q, k, v, layout, relevant, None, bias, scale, affinity, backend)
+    return _attend(q, k, v, layout, relevant, None, bias, scale, affinity, backend, unselected)
 
 
 def _attend_softly(
@@ -243,6 +250,7 @@ def _attend_softly(
     kappas: tuple[int, ...],
     bias: Tensor | None,
     selection: Selection,
+    unselected: Unselected,
     scale: float | None,
     affinity: Affinity,
     backend: Backend,
@@ -252,7 +260,7 @@ def _attend_softly(
     relevant = _select_keys(q, k, layout, among, bias, scale, affinity, backend)
     pool = _mean if choose(backend, (q, k, v), affinity) == "reference" else blocked.pool
     relevant, logits = weigh(selection, q, k, layout, kappas[0], relevant, bias, _scale(scale, q), affinity, pool)
-    return _attend(q, k, v, layout, relevant, logits, bias, scale, affinity, backend)
+    return _attend(q, k, v, layout, relevant, logits, bias, scale, affinity, backend, unselected)
 
 
 def _enough(kappas: tuple[int, ...], layout: Layout) -> tuple[int, ...]:
@@ -322,6 +330,7 @@ def _attend(
     scale: float | None,
     affinity: Affinity,
     backend: Backend,
+    unselected: Unselected = "ignored",
 ) -> Tensor:
     inputs = tuple(x for x in (q, k, v, logits, bias) if x is not None)
     chosen, scale = choose(backend, (q, k, v), affinity), _scale(scale, q)
@@ -329,19 +338,28 @@ def _attend(
         return q.new_zeros(*q.shape[:3], v.shape[-1]) + sum(x[..., :0].sum().to(q.dtype) for x in inputs)
     if chosen != "reference":
         check_no_tangents(chosen, inputs)
-    k, v = hide(k, bias), hide(v, bias)
+    k, v, rest = hide(k, bias), hide(v, bias), None
+    if unselected == "pooled":
+        with own_precision(q):
+            rest = Rest.of(k, v, layout, relevant, bias, _mean if chosen == "reference" else blocked.pool)
     match chosen:
         case "reference":
             from gpa_nd.engine import reference
 
             with own_precision(q):
-                return reference.attend(q, k, v, layout, relevant, logits, bias, scale, affinity)
+                return reference.attend(q, k, v, layout, relevant, logits, bias, scale, affinity, rest)
         case "torch":
-            return blocked.attend(q, k, v, layout, relevant, logits, bias, scale, affinity)
+            if rest is None:
+                return blocked.attend(q, k, v, layout, relevant, logits, bias, scale, affinity)
+            results = blocked.attend_with_sums(q, k, v, layout, relevant, logits, bias, scale, affinity)
         case "triton":
             from gpa_nd.engine import fused
 
-            return fused.attend(q, k, v, layout, relevant, logits, bias, scale)
+            if rest is None:
+                return fused.attend(q, k, v, layout, relevant, logits, bias, scale)
+            results = fused.attend_with_sums(q, k, v, layout, relevant, logits, bias, scale)
+    with own_precision(q):
+        return rest.beside(*results, q, scale, affinity)
 
 
 def _is_empty(q: Tensor, k: Tensor) -> bool:

@@ -14,6 +14,7 @@ from gpa_nd.layout import Layout
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 AFFINITIES = ("dot", "euclidean")
 BACKENDS = ("auto", "reference", "torch", "triton")
+UNSELECTED = ("ignored", "pooled")
 
 
 def check_tokens(tensors: dict[str, Tensor], layout: Layout, enable_gqa: bool = False) -> None:
@@ -94,6 +95,16 @@ def check_choices(scale: float | None, affinity: str, backend: str) -> None:
         raise ValueError(f"affinity: expected one of {', '.join(map(repr, AFFINITIES))}, got {affinity!r}")
     if backend not in BACKENDS:
         raise ValueError(f"backend: expected one of {', '.join(map(repr, BACKENDS))}, got {backend!r}")
+
+
+def check_unselected(unselected: str) -> None:
+    """What becomes of coarse keys that are not selected.
+
+    Raises:
+        ValueError: anything unknown.
+    """
+    if unselected not in UNSELECTED:
+        raise ValueError(f"unselected: expected one of {', '.join(map(repr, UNSELECTED))}, got {unselected!r}")
 
 
 def check_relevant(relevant: Tensor, logits: Tensor | None, q: Tensor, layout: Layout) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 Affinity = Literal["dot", "euclidean"]
 Backend = Literal["auto", "reference", "torch", "triton"]
+Unselected = Literal["ignored", "pooled"]
 
 
 def choose(

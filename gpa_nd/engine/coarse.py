@@ -70,7 +70,7 @@ def coarse_attention(
     pooled = layout.positions is None
     rows, cells = (blocked.pool(q, layout.query_groups), layout.query_cells) if pooled else (q, layout.fine_cells)
 
-    def seen(cell: Tensor, start: int, stop: int) -> Tensor:
+    def seen(cell: Tensor) -> Tensor:
         return selectable(layout, cell)[None, None]
 
     scale = q.shape[-1] ** -0.5 if scale is None else scale

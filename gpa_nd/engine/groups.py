@@ -19,8 +19,8 @@ from gpa_nd.partition import Partition
 ROOM = 2**22
 """Scores that are held at once."""
 
-Seen = Callable[[Tensor, int, int], Tensor]
-"""From the cells (rows,) of some rows, and the first and the last + 1 of them, to the groups that each sees."""
+Seen = Callable[[Tensor], Tensor]
+"""From the cells (rows,) of some rows to the groups that each sees, (1 or b, 1 or h, rows, n_k')."""
 
 
 @dataclass
@@ -65,7 +65,7 @@ def over_groups(
         q: (b, h, n, c) rows.
         keys: the groups.
         cells: whose rows see alike.
-        seen: which groups; (1 or b, 1 or h, rows, n_k').
+        seen: which groups.
         scale: factor of the affinity.
         affinity: its kind.
 
@@ -81,7 +81,7 @@ def over_groups(
         some = _SomeRows(scale, affinity, seen)
         step = max(1, ROOM // max(1, q.shape[0] * q.shape[1] * keys.k.shape[2]))
         blocks = [
-            (q[:, :, start : start + step], keys.k, keys.v, keys.added, cell[start : start + step], start)
+            (q[:, :, start : start + step], keys.k, keys.v, keys.added, cell[start : start + step])
             for start in range(0, len(place), step)
         ]
         if len(blocks) == 1 or not torch.is_grad_enabled():
@@ -101,9 +101,9 @@ class _SomeRows:
     seen: Seen
 
     def __call__(
-        self, q: Tensor, k: Tensor, v: Tensor, added: Tensor | None, cell: Int[Tensor, " rows"], start: int
+        self, q: Tensor, k: Tensor, v: Tensor, added: Tensor | None, cell: Int[Tensor, " rows"]
     ) -> tuple[Float[Tensor, "b h rows c_v"], Float[Tensor, "b h rows"]]:
-        seen = self.seen(cell, start, start + len(cell))
+        seen = self.seen(cell)
         if added is not None:
             masked = added.isneginf()
             seen, added = seen & ~masked[:, :, None], added.masked_fill(masked, 0)

@@ -11,8 +11,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from gpa_nd.always.base import AlwaysOn
-from gpa_nd.engine import Affinity, Backend, gpa_attention
-from gpa_nd.engine.arguments import check_choices, check_key_bias, check_structured
+from gpa_nd.engine import Affinity, Backend, Unselected, gpa_attention
+from gpa_nd.engine.arguments import check_choices, check_key_bias, check_structured, check_unselected
 from gpa_nd.engine.learned import check_selection
 from gpa_nd.layout import Layout
 from gpa_nd.nn.packing import check_jagged, check_total, checked_pack, jagged
@@ -43,6 +43,8 @@ class GPA(nn.Module):
         always: coarse keys that cells attend to beside the κ: :mod:`gpa_nd.always` has neighbourhoods and sinks.
         selection: how coarse keys are weighed, with a gradient: one of :mod:`gpa_nd.selection`. By default the κ best
             ones are selected, as in the paper, and the choice has no gradient.
+        unselected: ``"ignored"``, or ``"pooled"``: coarse keys that a cell may select and does not stand in the same
+            softmax, each as the mean of its keys and values that counts for as many. It costs n_q · n_k' affinities.
         scale: factor of the affinity; 1/√c by default.
         affinity: ``"dot"`` (q·k · scale) or ``"euclidean"`` (−|q − k|² · scale).
         enable_gqa: k and v may have fewer heads than q: as many neighbouring heads of q share one as there are more.
@@ -75,6 +77,7 @@ class GPA(nn.Module):
         causal: bool | tuple[bool, ...] = False,
         always: Sequence[AlwaysOn] = (),
         selection: Selection | None = None,
+        unselected: Unselected = "ignored",
         scale: float | None = None,
         affinity: Affinity = "dot",
         enable_gqa: bool = False,
@@ -87,6 +90,7 @@ class GPA(nn.Module):
         check_operator("key_upsampler", key_upsampler, IndexUpsampler)
         check_choices(scale, affinity, backend)
         check_causal(causal, levels)
+        check_unselected(unselected)
         check_selection(selection, kappa[0] if isinstance(kappa, tuple) else kappa)
         if isinstance(always, AlwaysOn):
             raise TypeError(f"always: expected a sequence of them, got one {type(always).__name__}")
@@ -95,7 +99,8 @@ class GPA(nn.Module):
         self.partitioner, self.downsampler = partitioner, downsampler
         self.key_downsampler, self.key_upsampler = key_downsampler, key_upsampler
         self.kappa, self.scale, self.affinity = kappa, scale, affinity
-        self.enable_gqa, self.backend, self.selection = enable_gqa, backend, selection
+        self.enable_gqa, self.backend = enable_gqa, backend
+        self.selection, self.unselected = selection, unselected
         self._structure = Structure(levels, key_upsampler, tuple(always), causal)
         self._kept = SimpleNamespace()  # layouts, the one that was asked for last at the end
 
@@ -297,6 +302,7 @@ class GPA(nn.Module):
             key_mask=key_mask,
             key_bias=key_bias,
             selection=self.selection,
+            unselected=self.unselected,
             scale=self.scale,
             affinity=self.affinity,
             enable_gqa=self.enable_gqa,
@@ -310,6 +316,7 @@ class GPA(nn.Module):
         more += f"causal={self.causal}, " if self.causal else ""
         more += f"always={list(self.always)}, " if self.always else ""
         more += f"selection={self.selection}, " if self.selection else ""
+        more += f"unselected={self.unselected!r}, " if self.unselected != "ignored" else ""
         more += "enable_gqa=True, " if self.enable_gqa else ""
         return (
             f"{self.partitioner}, {self.downsampler}, {more}scale={self.scale}, affinity={self.affinity!r}, "

@@ -1,4 +1,4 @@
-"""Selection that learns with the fused kernels, in Triton's interpreter or on a GPU."""
+"""Selection that learns, and coarse fill, with the fused kernels, in Triton's interpreter or on a GPU."""
 
 import pytest
 import torch
@@ -22,7 +22,15 @@ def layout(causal):
     return gpa_nd.audio(downsample=4, cells=4, kappa=1, causal=causal).layout((30,), (30,), DEVICE)
 
 
-@pytest.mark.parametrize("settings", [{"selection": SOFT}, {"selection": StraightThrough(SOFT)}], ids=str)
+SETTINGS = [
+    {"selection": SOFT},
+    {"selection": StraightThrough(SOFT)},
+    {"unselected": "pooled"},
+    {"unselected": "pooled", "selection": SOFT},
+]
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
 @pytest.mark.parametrize("causal", [False, True])
 def test_the_fused_backend_agrees(settings, causal):
     def results(backend):
