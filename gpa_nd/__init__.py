@@ -3,6 +3,7 @@
 from gpa_nd.causal import causal
 from gpa_nd.domains import audio, graph, image, video
 from gpa_nd.engine import attend, gpa_attention, select_keys
+from gpa_nd.engine.coarse import coarse_attention
 from gpa_nd.layout import Layout
 from gpa_nd.nn.gpa import GPA
 from gpa_nd.partition import Partition
@@ -16,6 +17,7 @@ __all__ = [
     "attend",
     "audio",
     "causal",
+    "coarse_attention",
     "gpa_attention",
     "graph",
     "image",

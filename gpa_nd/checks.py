@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -17,6 +19,19 @@ def check_int(name: str, value: object, at_least: int) -> None:
         raise TypeError(f"{name}: expected an int, got {value!r}")
     if value < at_least:
         raise ValueError(f"{name}: expected at least {at_least}, got {value}")
+
+
+def check_positive(name: str, value: object) -> None:
+    """A finite number above 0.
+
+    Raises:
+        TypeError: not a number.
+        ValueError: 0, negative, infinite or NaN.
+    """
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise TypeError(f"{name}: expected a number, got {value!r}")
+    if not (value > 0 and math.isfinite(value)):
+        raise ValueError(f"{name}: expected a finite number above 0, got {value}")
 
 
 def check_tensor(name: str, value: object) -> None:

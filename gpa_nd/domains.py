@@ -9,13 +9,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from gpa_nd.always.base import AlwaysOn
-from gpa_nd.engine import Affinity, Backend, Ranking
+from gpa_nd.engine import Affinity, Backend, Ranking, Unselected
 from gpa_nd.nn.gpa import GPA
 from gpa_nd.ops.coarsening import coarse_edges
 from gpa_nd.ops.graph import GraphDownsampler
 from gpa_nd.ops.grid import GridDownsampler, PerAxis, check_per_axis
 from gpa_nd.partitioners.graph import GraphPartitioner
 from gpa_nd.partitioners.grid import GridPartitioner
+from gpa_nd.selection.base import Selection
 
 Operator = TypeVar("Operator")
 
@@ -27,6 +28,8 @@ def audio(
     *,
     causal: bool | tuple[bool, ...] = False,
     always: Sequence[AlwaysOn] = (),
+    selection: Selection | None = None,
+    unselected: Unselected = "ignored",
     scale: float | None = None,
     affinity: Affinity = "dot",
     ranking: Ranking = "mean",
@@ -45,6 +48,8 @@ def audio(
             ``downsample`` and ``cells`` divided by it on every further level.
         causal: see :class:`GPA`.
         always: see :class:`GPA`.
+        selection: see :class:`GPA`.
+        unselected: see :class:`GPA`.
         scale: see :class:`GPA`.
         affinity: see :class:`GPA`.
         ranking: see :class:`GPA`.
@@ -63,7 +68,22 @@ def audio(
         >>> gpa_nd.audio()(q, k, v).shape
         torch.Size([1, 4, 4000, 16])
     """
-    return _grid(1, downsample, cells, kappa, causal, always, scale, affinity, ranking, mass, enable_gqa, backend)
+    return _grid(
+        1,
+        downsample,
+        cells,
+        kappa=kappa,
+        causal=causal,
+        always=always,
+        selection=selection,
+        unselected=unselected,
+        scale=scale,
+        affinity=affinity,
+        ranking=ranking,
+        mass=mass,
+        enable_gqa=enable_gqa,
+        backend=backend,
+    )
 
 
 def image(
@@ -73,6 +93,8 @@ def image(
     *,
     causal: bool | tuple[bool, ...] = False,
     always: Sequence[AlwaysOn] = (),
+    selection: Selection | None = None,
+    unselected: Unselected = "ignored",
     scale: float | None = None,
     affinity: Affinity = "dot",
     ranking: Ranking = "mean",
@@ -90,6 +112,8 @@ def image(
             ``downsample`` and ``cells`` divided by it on every further level.
         causal: see :class:`GPA`.
         always: see :class:`GPA`.
+        selection: see :class:`GPA`.
+        unselected: see :class:`GPA`.
         scale: see :class:`GPA`.
         affinity: see :class:`GPA`.
         ranking: see :class:`GPA`.
@@ -108,7 +132,22 @@ def image(
         >>> gpa_nd.image(cells=(8, 8))(q, k, v).shape
         torch.Size([1, 1, 64, 80, 16])
     """
-    return _grid(2, downsample, cells, kappa, causal, always, scale, affinity, ranking, mass, enable_gqa, backend)
+    return _grid(
+        2,
+        downsample,
+        cells,
+        kappa=kappa,
+        causal=causal,
+        always=always,
+        selection=selection,
+        unselected=unselected,
+        scale=scale,
+        affinity=affinity,
+        ranking=ranking,
+        mass=mass,
+        enable_gqa=enable_gqa,
+        backend=backend,
+    )
 
 
 def video(
@@ -118,6 +157,8 @@ def video(
     *,
     causal: bool | tuple[bool, ...] = False,
     always: Sequence[AlwaysOn] = (),
+    selection: Selection | None = None,
+    unselected: Unselected = "ignored",
     scale: float | None = None,
     affinity: Affinity = "dot",
     ranking: Ranking = "mean",
@@ -135,6 +176,8 @@ def video(
             ``downsample`` and ``cells`` divided by it on every further level.
         causal: see :class:`GPA`.
         always: see :class:`GPA`.
+        selection: see :class:`GPA`.
+        unselected: see :class:`GPA`.
         scale: see :class:`GPA`.
         affinity: see :class:`GPA`.
         ranking: see :class:`GPA`.
@@ -153,7 +196,22 @@ def video(
         >>> gpa_nd.video(cells=(2, 3, 5), kappa=4)(q, k, v).shape
         torch.Size([1, 1, 8, 24, 40, 16])
     """
-    return _grid(3, downsample, cells, kappa, causal, always, scale, affinity, ranking, mass, enable_gqa, backend)
+    return _grid(
+        3,
+        downsample,
+        cells,
+        kappa=kappa,
+        causal=causal,
+        always=always,
+        selection=selection,
+        unselected=unselected,
+        scale=scale,
+        affinity=affinity,
+        ranking=ranking,
+        mass=mass,
+        enable_gqa=enable_gqa,
+        backend=backend,
+    )
 
 
 def graph(
@@ -166,6 +224,8 @@ def graph(
     edge_weight: Float[Tensor, " e"] | None = None,
     causal: bool = False,
     always: Sequence[AlwaysOn] = (),
+    selection: Selection | None = None,
+    unselected: Unselected = "ignored",
     scale: float | None = None,
     affinity: Affinity = "dot",
     ranking: Ranking = "mean",
@@ -189,6 +249,8 @@ def graph(
         edge_weight: (e,) how strongly the nodes of an edge belong together; 1 by default.
         causal: only False, as a graph has no axis to be causal along. :func:`~gpa_nd.causal` takes positions of nodes.
         always: see :class:`GPA`.
+        selection: see :class:`GPA`.
+        unselected: see :class:`GPA`.
         scale: see :class:`GPA`.
         affinity: see :class:`GPA`.
         ranking: see :class:`GPA`.
@@ -229,6 +291,8 @@ def graph(
         _alone(downsamplers),
         kappa=kappa,
         always=always,
+        selection=selection,
+        unselected=unselected,
         scale=scale,
         affinity=affinity,
         ranking=ranking,
@@ -242,9 +306,12 @@ def _grid(
     axes: int,
     downsample: PerAxis,
     cells: PerAxis,
+    *,
     kappa: int | tuple[int, ...],
     causal: bool | tuple[bool, ...],
     always: Sequence[AlwaysOn],
+    selection: Selection | None,
+    unselected: Unselected,
     scale: float | None,
     affinity: Affinity,
     ranking: Ranking,
@@ -260,6 +327,8 @@ def _grid(
         kappa=kappa,
         causal=causal,
         always=always,
+        selection=selection,
+        unselected=unselected,
         scale=scale,
         affinity=affinity,
         ranking=ranking,

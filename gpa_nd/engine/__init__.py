@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -17,15 +18,20 @@ from gpa_nd.engine.arguments import (
     check_ranking,
     check_relevant,
     check_tokens,
+    check_unselected,
 )
 from gpa_nd.engine.bias import hide, key_bias_of
-from gpa_nd.engine.choice import Affinity, Backend, choose
+from gpa_nd.engine.choice import Affinity, Backend, Unselected, choose
+from gpa_nd.engine.fill import Rest
+from gpa_nd.engine.learned import Straight, check_selection, weigh
 from gpa_nd.engine.phase1 import Phase1, Rule, select
 from gpa_nd.engine.precision import own_precision
 from gpa_nd.engine.rankings import Ranking
 from gpa_nd.layout import Layout
+from gpa_nd.partition import Partition
+from gpa_nd.selection.base import Selection
 
-__all__ = ["Affinity", "Backend", "Ranking", "attend", "gpa_attention", "select_keys"]
+__all__ = ["Affinity", "Backend", "Ranking", "Unselected", "attend", "gpa_attention", "select_keys"]
 
 
 def select_keys(
@@ -88,9 +94,8 @@ def select_keys(
     check_choices(scale, affinity, backend)
     check_ranking(ranking, affinity, mass, layout)
     check_key_bias(key_mask, key_bias, k)
-    return _select_keys(
-        q, k, layout, kappas, key_bias_of(key_mask, key_bias, k), scale, affinity, ranking, mass, backend
-    )
+    rules = _rules(kappas, ranking, mass, affinity)
+    return _select_keys(q, k, layout, rules, key_bias_of(key_mask, key_bias, k), scale, backend)
 
 
 def attend(
@@ -164,6 +169,8 @@ def gpa_attention(
     kappa: int | tuple[int, ...],
     key_mask: Bool[Tensor, "b n_k"] | None = None,
     key_bias: Float[Tensor, "b h_k n_k"] | None = None,
+    selection: Selection | None = None,
+    unselected: Unselected = "ignored",
     scale: float | None = None,
     affinity: Affinity = "dot",
     ranking: Ranking = "mean",
@@ -188,6 +195,10 @@ def gpa_attention(
         key_bias: (B, H_k, n_k) of any floating point dtype, added to the affinities of each key; Phase 1 adds the mean
             over a group. Differentiable. −∞ masks the key; NaN and +∞ make NaN of every output that may see it, as one
             in k does, selected or not.
+        selection: how coarse keys are weighed, with a gradient: one of :mod:`gpa_nd.selection`. By default the κ best
+            ones are selected, as in the paper, and the choice has no gradient.
+        unselected: ``"ignored"``, or ``"pooled"``: coarse keys that a cell may select and does not stand in the same
+            softmax, each as the mean of its keys and values that counts for as many. It costs n_q · n_k' affinities.
         scale: factor of the affinity; 1/√c by default.
         affinity: ``"dot"`` (q·k · scale) or ``"euclidean"`` (−|q − k|² · scale).
         ranking: by what coarse keys are ranked: ``"mean"``, ``"rms"``, ``"moments"`` or ``"rerank"``; see
@@ -217,47 +228,100 @@ def gpa_attention(
     check_choices(scale, affinity, backend)
     check_ranking(ranking, affinity, mass, layout)
     check_key_bias(key_mask, key_bias, k)
+    check_selection(selection, kappas[0])
+    check_unselected(unselected)
     bias = key_bias_of(key_mask, key_bias, k)
-    if backend == "auto" and affinity == "dot" and bias is None and _sees_all(layout, kappas) and not _is_empty(q, k):
+    rules = _rules(kappas, ranking, mass, affinity)
+    if selection is not None and not _is_empty(q, k):
+        soft = _attend_softly(q, k, v, layout, rules, bias, selection, unselected, scale, backend)
+        if not selection.hard:
+            return soft
+        with torch.no_grad():
+            result = _attend_hard(q, k, v, layout, rules, bias, unselected, scale, backend)
+        return Straight.apply(result, soft)  # type: ignore[no-any-return, no-untyped-call]
+    return _attend_hard(q, k, v, layout, rules, bias, unselected, scale, backend)
+
+
+def _attend_hard(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    layout: Layout,
+    rules: tuple[Rule, ...],
+    bias: Tensor | None,
+    unselected: Unselected,
+    scale: float | None,
+    backend: Backend,
+) -> Tensor:
+    """The κ coarse keys that are ranked best, or all by dense attention."""
+    affinity = rules[0].affinity
+    if backend == "auto" and affinity == "dot" and bias is None and _sees_all(layout, rules) and not _is_empty(q, k):
         with own_precision(q):
             return blocked.dense(q, k, v, _scale(scale, q))
-    relevant = _select_keys(q, k, layout, _enough(kappas, layout), bias, scale, affinity, ranking, mass, backend)
-    return _attend(q, k, v, layout, relevant, None, bias, scale, affinity, backend)
+    relevant = _select_keys(q, k, layout, _enough(rules, layout), bias, scale, backend)
+    return _attend(q, k, v, layout, relevant, None, bias, scale, affinity, backend, unselected)
 
 
-def _enough(kappas: tuple[int, ...], layout: Layout) -> tuple[int, ...]:
+def _attend_softly(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    layout: Layout,
+    rules: tuple[Rule, ...],
+    bias: Tensor | None,
+    selection: Selection,
+    unselected: Unselected,
+    scale: float | None,
+    backend: Backend,
+) -> Tensor:
+    """More than κ candidates, as a selection weighs them."""
+    kappa, affinity = rules[0].kappa, rules[0].affinity
+    among = _enough((replace(rules[0], kappa=selection.among(kappa)), *rules[1:]), layout)
+    relevant = _select_keys(q, k, layout, among, bias, scale, backend)
+    pool = _mean if choose(backend, (q, k, v), affinity) == "reference" else blocked.pool
+    relevant, logits = weigh(selection, q, k, layout, kappa, relevant, bias, _scale(scale, q), affinity, pool)
+    return _attend(q, k, v, layout, relevant, logits, bias, scale, affinity, backend, unselected)
+
+
+def _rules(kappas: tuple[int, ...], ranking: Ranking, mass: float | None, affinity: Affinity) -> tuple[Rule, ...]:
+    """How each level selects; a mass is for the finest one."""
+    return tuple(Rule(kappa, ranking, None if level else mass, affinity) for level, kappa in enumerate(kappas))
+
+
+def _enough(rules: tuple[Rule, ...], layout: Layout) -> tuple[Rule, ...]:
     """κ of every level, but no more than any cell may select: structures side by side have many more together."""
-    here = max(1, min(kappas[0], layout.most_visible))
-    return (here,) if layout.coarser is None else (here, *_enough(kappas[1:], layout.coarser))
+    here = replace(rules[0], kappa=max(1, min(rules[0].kappa, layout.most_visible)))
+    return (here,) if layout.coarser is None else (here, *_enough(rules[1:], layout.coarser))
 
 
-def _sees_all(layout: Layout, kappas: tuple[int, ...]) -> bool:
+def _sees_all(layout: Layout, rules: tuple[Rule, ...]) -> bool:
     """Whether every query attends to every key."""
-    if layout.coarser is not None and not _sees_all(layout.coarser, kappas[1:]):
+    if layout.coarser is not None and not _sees_all(layout.coarser, rules[1:]):
         return False
     everywhere = layout.members.covers and layout.key_ranges is None and layout.positions is None
-    return everywhere and layout.coarse_positions is None and kappas[0] >= len(layout.key_groups)
+    selects_all = rules[0].kappa >= len(layout.key_groups) and rules[0].mass is None
+    return everywhere and layout.coarse_positions is None and selects_all
 
 
 def _select_keys(
     q: Tensor,
     k: Tensor,
     layout: Layout,
-    kappas: tuple[int, ...],
+    rules: tuple[Rule, ...],
     bias: Tensor | None,
     scale: float | None,
-    affinity: Affinity,
-    ranking: Ranking,
-    mass: float | None,
     backend: Backend,
 ) -> Tensor:
     if _is_empty(q, k):
         always = 0 if layout.always is None else layout.always.shape[1]
-        shape = (*q.shape[:2], len(layout.query_cells), min(kappas[0], len(layout.key_groups)) + always)
+        shape = (*q.shape[:2], len(layout.query_cells), min(rules[0].kappa, len(layout.key_groups)) + always)
         return torch.full(shape, -1, dtype=torch.int64, device=q.device)
-    phase1 = _phase1(choose(backend, (q, k), affinity, ranking), _scale(scale, q), affinity)
-    rules = tuple(Rule(kappa, ranking, None if level else mass, affinity) for level, kappa in enumerate(kappas))
-    return select(q, k, layout, rules, bias, phase1)
+    chosen = choose(backend, (q, k), rules[0].affinity, rules[0].ranking)
+    return select(q, k, layout, rules, bias, _phase1(chosen, _scale(scale, q), rules[0].affinity))
+
+
+def _mean(x: Tensor, groups: Partition) -> Tensor:
+    return groups.mean(x)
 
 
 def _phase1(chosen: Literal["reference", "torch", "triton"], scale: float, affinity: Affinity) -> Phase1:
@@ -274,7 +338,7 @@ def _phase1(chosen: Literal["reference", "torch", "triton"], scale: float, affin
                 with own_precision(q):
                     return reference.select_by_members(q, k, layout, kappa, scale, affinity, *rest[:-1])
 
-            return Phase1(lambda x, groups: groups.mean(x), rank, rank_by_members)
+            return Phase1(_mean, rank, rank_by_members)
         case "torch":
             return Phase1(
                 blocked.pool,
@@ -287,7 +351,7 @@ def _phase1(chosen: Literal["reference", "torch", "triton"], scale: float, affin
             from gpa_nd.engine import fused
 
             return Phase1(
-                lambda x, groups: groups.mean(x),
+                _mean,
                 lambda q, k, layout, kappa, bias, candidates, _, wants_sums: fused.select_keys(
                     q, k, layout, kappa, scale, bias, candidates, wants_sums
                 ),
@@ -306,6 +370,7 @@ def _attend(
     scale: float | None,
     affinity: Affinity,
     backend: Backend,
+    unselected: Unselected = "ignored",
 ) -> Tensor:
     inputs = tuple(x for x in (q, k, v, logits, bias) if x is not None)
     chosen, scale = choose(backend, (q, k, v), affinity), _scale(scale, q)
@@ -313,19 +378,28 @@ def _attend(
         return q.new_zeros(*q.shape[:3], v.shape[-1]) + sum(x[..., :0].sum().to(q.dtype) for x in inputs)
     if chosen != "reference":
         check_no_tangents(chosen, inputs)
-    k, v = hide(k, bias), hide(v, bias)
+    k, v, rest = hide(k, bias), hide(v, bias), None
+    if unselected == "pooled":
+        with own_precision(q):
+            rest = Rest.of(k, v, layout, relevant, bias, _mean if chosen == "reference" else blocked.pool)
     match chosen:
         case "reference":
             from gpa_nd.engine import reference
 
             with own_precision(q):
-                return reference.attend(q, k, v, layout, relevant, logits, bias, scale, affinity)
+                return reference.attend(q, k, v, layout, relevant, logits, bias, scale, affinity, rest)
         case "torch":
-            return blocked.attend(q, k, v, layout, relevant, logits, bias, scale, affinity)
+            if rest is None:
+                return blocked.attend(q, k, v, layout, relevant, logits, bias, scale, affinity)
+            results = blocked.attend_with_sums(q, k, v, layout, relevant, logits, bias, scale, affinity)
         case "triton":
             from gpa_nd.engine import fused
 
-            return fused.attend(q, k, v, layout, relevant, logits, bias, scale)
+            if rest is None:
+                return fused.attend(q, k, v, layout, relevant, logits, bias, scale)
+            results = fused.attend_with_sums(q, k, v, layout, relevant, logits, bias, scale)
+    with own_precision(q):
+        return rest.beside(*results, q, scale, affinity)
 
 
 def _is_empty(q: Tensor, k: Tensor) -> bool:

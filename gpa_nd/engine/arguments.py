@@ -15,6 +15,7 @@ DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 AFFINITIES = ("dot", "euclidean")
 RANKINGS = ("mean", "rms", "moments", "rerank")
 BACKENDS = ("auto", "reference", "torch", "triton")
+UNSELECTED = ("ignored", "pooled")
 
 
 def check_tokens(tensors: dict[str, Tensor], layout: Layout, enable_gqa: bool = False) -> None:
@@ -120,6 +121,16 @@ def check_ranking(ranking: str, affinity: str, mass: float | None, layout: Layou
                 "GPA(…, ranking='rerank') makes them, got one without"
             )
         layout = layout.coarser
+
+
+def check_unselected(unselected: str) -> None:
+    """What becomes of coarse keys that are not selected.
+
+    Raises:
+        ValueError: anything unknown.
+    """
+    if unselected not in UNSELECTED:
+        raise ValueError(f"unselected: expected one of {', '.join(map(repr, UNSELECTED))}, got {unselected!r}")
 
 
 def check_relevant(relevant: Tensor, logits: Tensor | None, q: Tensor, layout: Layout) -> None:

@@ -22,11 +22,10 @@ class CoarseBias:
         added: (B, H_k, n_k') the mean over the visible keys of each group, finite if these are; −∞ where none is
             visible.
         share: (B, H_k, n_k') the part of each group that is visible; 1 where none is, so that one can divide by it.
-            None where keys are pooled already.
     """
 
     added: Float[Tensor, "b h_k n_k_low"]
-    share: Float[Tensor, "b h_k n_k_low"] | None
+    share: Float[Tensor, "b h_k n_k_low"]
 
 
 def key_bias_of(key_mask: Tensor | None, key_bias: Tensor | None, k: Tensor) -> Float[Tensor, "b h_k n_k"] | None:
@@ -54,7 +53,6 @@ def coarse_bias(bias: Float[Tensor, "b h_k n_k"], groups: Partition) -> CoarseBi
     """The bias of coarse keys: masked keys do not enter the means."""
     if bias.stride(1) == 0 and bias.shape[1] > 1:  # one for all heads
         alone = coarse_bias(bias[:, :1], groups)
-        assert alone.share is not None
         return CoarseBias(*(x.expand(-1, bias.shape[1], -1) for x in (alone.added, alone.share)))
     seen = ~bias.isneginf()
     share = groups.mean(seen.to(bias.dtype)[..., None])[..., 0]

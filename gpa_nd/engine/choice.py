@@ -12,6 +12,7 @@ from gpa_nd.engine.rankings import Ranking
 
 Affinity = Literal["dot", "euclidean"]
 Backend = Literal["auto", "reference", "torch", "triton"]
+Unselected = Literal["ignored", "pooled"]
 
 
 def choose(

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from gpa_nd.engine.bias import CoarseBias, coarse_bias, hide
+from gpa_nd.engine.choice import Affinity
 from gpa_nd.engine.precision import wide
 from gpa_nd.engine.rankings import Ranking, Spread, as_long_as_keys, spread_of
 from gpa_nd.layout import Layout
@@ -18,6 +19,9 @@ from gpa_nd.partition import Partition
 
 CANDIDATES = 3  # times κ, among which ``ranking="rerank"`` looks a second time
 
+
+Pool = Callable[[Tensor, Partition], Tensor]
+"""A backend's :meth:`~gpa_nd.Partition.mean`."""
 
 Ranked = tuple[Int[Tensor, "b h m kappa"], Float[Tensor, "b h m kappa"] | None]
 """The best coarse keys of each cell; and their sums of the softmax, if these were asked for."""
@@ -28,7 +32,7 @@ class Phase1:
     """What a backend does of Phase 1.
 
     Attributes:
-        pool: x (B, H, n, c) and a partition → (B, H, n', c), :meth:`.Partition.mean`, which need not have a gradient.
+        pool: x (B, H, n, c) and a partition → (B, H, n', c), :meth:`.Partition.mean`.
         rank: q, k, layout, κ, the bias of coarse keys, candidates (B, H, m, r) of each cell, and the spread of groups,
             or None; and whether sums are wanted → the κ best coarse keys of each cell.
         rank_by_members: q, k, layout, κ, what is added to the affinities of each key (B, H_k, n_k), or None, candidates
@@ -36,7 +40,7 @@ class Phase1:
             under candidates; of equal ones, the first.
     """
 
-    pool: Callable[[Tensor, Partition], Tensor]
+    pool: Pool
     rank: Callable[[Tensor, Tensor, Layout, int, CoarseBias | None, Tensor | None, Spread | None, bool], Ranked]
     rank_by_members: Callable[[Tensor, Tensor, Layout, int, Tensor | None, Tensor, bool], Ranked]
 
@@ -55,7 +59,7 @@ class Rule:
     kappa: int
     ranking: Ranking
     mass: float | None
-    affinity: str
+    affinity: Affinity
 
 
 @dataclass(frozen=True)
@@ -72,14 +76,14 @@ class Keys:
     bias: Tensor | None
     backend: Phase1
 
-    def pooled(self, groups: Partition) -> PooledKeys:
+    def pooled(self, groups: Partition) -> KeyGroups:
         """Means over the visible keys of each group."""
         coarse = None if self.bias is None else coarse_bias(self.bias, groups)
-        return PooledKeys(self, groups, coarse)
+        return KeyGroups(self, groups, coarse)
 
 
 @dataclass(frozen=True)
-class PooledKeys:
+class KeyGroups:
     """Groups of keys.
 
     Attributes:
@@ -104,11 +108,11 @@ class PooledKeys:
     def sizes(self) -> Float[Tensor, "*b_h_k n_k_low"]:
         """How many visible keys there are in each group; where there is none, how many it has."""
         sizes = self.groups.sizes.to(wide(self.keys.k.dtype))
-        return sizes if self.coarse is None or self.coarse.share is None else sizes * self.coarse.share
+        return sizes if self.coarse is None else sizes * self.coarse.share
 
     def added(self) -> CoarseBias | None:
         """What is added to affinities of keys that are pooled already."""
-        return None if self.coarse is None else CoarseBias(self.coarse.added, None)
+        return None if self.coarse is None else CoarseBias(self.coarse.added, torch.ones_like(self.coarse.share))
 
     @property
     def single(self) -> bool:
@@ -117,7 +121,7 @@ class PooledKeys:
 
     def _mean(self, x: Tensor) -> Tensor:
         low = pool(self.keys.backend, x, self.groups)
-        if self.coarse is None or self.coarse.share is None:
+        if self.coarse is None:
             return low
         return (low / self.coarse.share[..., None]).to(x.dtype)
 
@@ -185,7 +189,7 @@ def select(
 
 
 def _ranked(
-    queries: Queries, k_low: Tensor, groups: PooledKeys, layout: Layout, candidates: Tensor | None, rule: Rule
+    queries: Queries, k_low: Tensor, groups: KeyGroups, layout: Layout, candidates: Tensor | None, rule: Rule
 ) -> Int[Tensor, "b h m kappa"]:
     """The best of pooled keys that are not always on."""
     spread, over, wanted = None, layout.pooled or layout, rule.kappa + layout.contested
@@ -200,7 +204,7 @@ def _ranked(
 
 
 def _twice_ranked(
-    queries: Queries, k_low: Tensor, groups: PooledKeys, layout: Layout, candidates: Tensor | None, rule: Rule
+    queries: Queries, k_low: Tensor, groups: KeyGroups, layout: Layout, candidates: Tensor | None, rule: Rule
 ) -> Int[Tensor, "b h m kappa"]:
     """The best that are not always on, of candidates: parts of queries against parts of keys.
 

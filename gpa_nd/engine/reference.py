@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from gpa_nd.engine.bias import CoarseBias
+from gpa_nd.engine.fill import Rest
 from gpa_nd.engine.rankings import Spread, gain
 from gpa_nd.layout import Layout
 
@@ -77,6 +78,7 @@ def attend(
     bias: Tensor | None,
     scale: float,
     affinity: str,
+    rest: Rest | None = None,
 ) -> Float[Tensor, "b h n_q c_v"]:
     """Phase 2: using the relevant keys for approximate attention at the original resolution."""
     k, v = for_query_heads(k, q), for_query_heads(v, q)
@@ -93,6 +95,14 @@ def attend(
             scores, seen = scores + added.masked_fill(added.isneginf(), 0), seen & ~added.isneginf()
         if layout.positions is not None:
             seen = seen & not_later(*layout.positions, layout, cell, index.flatten(-2))
+        if rest is not None and rest.keys.added is not None:  # one pooled key for each group that was not selected
+            unselected = rest.unselected(torch.tensor([cell], device=q.device))
+            scores_of_rest = affinities(q_cell.to(rest.keys.k.dtype), rest.keys.k, scale, affinity)
+            added = rest.keys.added.masked_fill(rest.keys.added.isneginf(), 0)[:, :, None]
+            scores = torch.cat([scores, scores_of_rest + added], dim=-1)
+            both = torch.broadcast_tensors(seen[..., :1], unselected[..., :1])
+            seen = torch.cat([x.expand(*both[0].shape[:3], -1) for x in (seen, unselected)], dim=-1)
+            v_cell = torch.cat([v_cell.to(rest.keys.v.dtype), rest.keys.v], dim=-2)
         x_cell = weigh(softmax(scores, seen), v_cell, seen)  # line 17
         x_cells.append(x_cell.masked_fill((chosen == -2).any(-1)[..., None, None], torch.nan).to(q.dtype))
     return layout.fine_cells.join(x_cells)  # line 19
@@ -129,7 +139,7 @@ def not_later(
 
 def pooled_keys(k: Tensor, layout: Layout, bias: CoarseBias | None) -> Float[Tensor, "b h_k n_k c"]:
     """Means over the keys that are visible; the masked ones are zero."""
-    if bias is None or bias.share is None:
+    if bias is None:
         return layout.key_groups.mean(k)
     return (layout.key_groups.mean(k.to(bias.share.dtype)) / bias.share[..., None]).to(k.dtype)
 

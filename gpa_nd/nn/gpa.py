@@ -11,14 +11,22 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from gpa_nd.always.base import AlwaysOn
-from gpa_nd.engine import Affinity, Backend, Ranking, gpa_attention
-from gpa_nd.engine.arguments import check_choices, check_key_bias, check_ranking, check_structured
+from gpa_nd.engine import Affinity, Backend, Ranking, Unselected, gpa_attention
+from gpa_nd.engine.arguments import (
+    check_choices,
+    check_key_bias,
+    check_ranking,
+    check_structured,
+    check_unselected,
+)
+from gpa_nd.engine.learned import check_selection
 from gpa_nd.layout import Layout
 from gpa_nd.nn.packing import check_jagged, check_total, checked_pack, jagged
 from gpa_nd.nn.structure import Shapes, Structure, check_causal, check_operator, checked_levels
 from gpa_nd.ops.base import Downsampler, IndexUpsampler, Shape
 from gpa_nd.partition import lasting
 from gpa_nd.partitioners.base import Partitioner
+from gpa_nd.selection.base import Selection
 
 LAYOUTS_KEPT = 8
 
@@ -39,6 +47,10 @@ class GPA(nn.Module):
         causal: whether a query sees nothing that comes after it, for each axis of a grid, or for all of them. Strict:
             changes after a query do not sway its selection either. See :func:`~gpa_nd.causal`.
         always: coarse keys that cells attend to beside the κ: :mod:`gpa_nd.always` has neighbourhoods and sinks.
+        selection: how coarse keys are weighed, with a gradient: one of :mod:`gpa_nd.selection`. By default the κ best
+            ones are selected, as in the paper, and the choice has no gradient.
+        unselected: ``"ignored"``, or ``"pooled"``: coarse keys that a cell may select and does not stand in the same
+            softmax, each as the mean of its keys and values that counts for as many. It costs n_q · n_k' affinities.
         scale: factor of the affinity; 1/√c by default.
         affinity: ``"dot"`` (q·k · scale) or ``"euclidean"`` (−|q − k|² · scale).
         ranking: by what coarse keys are ranked for a cell, from cheap to good:
@@ -79,6 +91,8 @@ class GPA(nn.Module):
         kappa: int | tuple[int, ...],
         causal: bool | tuple[bool, ...] = False,
         always: Sequence[AlwaysOn] = (),
+        selection: Selection | None = None,
+        unselected: Unselected = "ignored",
         scale: float | None = None,
         affinity: Affinity = "dot",
         ranking: Ranking = "mean",
@@ -94,6 +108,8 @@ class GPA(nn.Module):
         check_choices(scale, affinity, backend)
         check_ranking(ranking, affinity, mass)
         check_causal(causal, levels)
+        check_unselected(unselected)
+        check_selection(selection, kappa[0] if isinstance(kappa, tuple) else kappa)
         if isinstance(always, AlwaysOn):
             raise TypeError(f"always: expected a sequence of them, got one {type(always).__name__}")
         for each in always:
@@ -103,6 +119,7 @@ class GPA(nn.Module):
         self.kappa, self.scale, self.affinity = kappa, scale, affinity
         self.ranking, self.mass = ranking, mass
         self.enable_gqa, self.backend = enable_gqa, backend
+        self.selection, self.unselected = selection, unselected
         self._structure = Structure(levels, key_upsampler, tuple(always), causal, parts=ranking == "rerank")
         self._kept = SimpleNamespace()  # layouts, the one that was asked for last at the end
 
@@ -303,6 +320,8 @@ class GPA(nn.Module):
             kappa=self.kappa,
             key_mask=key_mask,
             key_bias=key_bias,
+            selection=self.selection,
+            unselected=self.unselected,
             scale=self.scale,
             affinity=self.affinity,
             ranking=self.ranking,
@@ -318,6 +337,8 @@ class GPA(nn.Module):
         more += f"causal={self.causal}, " if self.causal else ""
         more += f"always={list(self.always)}, " if self.always else ""
         more += f"mass={self.mass}, " if self.mass is not None else ""
+        more += f"selection={self.selection}, " if self.selection else ""
+        more += f"unselected={self.unselected!r}, " if self.unselected != "ignored" else ""
         more += "enable_gqa=True, " if self.enable_gqa else ""
         return (
             f"{self.partitioner}, {self.downsampler}, {more}scale={self.scale}, affinity={self.affinity!r}, "

@@ -125,6 +125,12 @@ class Phase2:
             for columns, cells in widths(self.relevant, always)
         ]
         self.room = Scratch(q.device)
+        self.sums: Tensor | None = None  # of e to the scores of each query, their logarithm, where that is wanted
+
+    def attend_with_sums(self) -> tuple[Float[Tensor, "b h n_q c_v"], Float[Tensor, "b h n_q"]]:
+        """The result, and the log-sum-exp of each query's scores, −∞ where it sees nothing."""
+        self.sums = torch.empty(len(self.q) + 1, dtype=self.dtype, device=self.q.device)
+        return self.attend(), self.sums[:-1].view(self.shapes[0][:3])
 
     def attend(self) -> Float[Tensor, "b h n_q c_v"]:
         """The result."""
@@ -139,8 +145,9 @@ class Phase2:
                 out.index_copy_(0, queries.row.flatten(), x.flatten(0, 1).to(out.dtype))
         return out[:-1].view(*self.shapes[0][:3], -1)
 
-    def gradients(self, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    def gradients(self, grad: Tensor, grad_sums: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Those of q, k, v, the logits and the bias; empty where there are no logits or no bias."""
+        grad_sums = None if grad_sums is None else grad_sums.reshape(-1, 1)
         grad = grad.reshape(-1, grad.shape[-1])
         dq = self.q.new_empty(len(self.q) + 1, self.q.shape[-1])
         dk, dv = (torch.zeros(x.shape, dtype=self.dtype, device=x.device) for x in (self.k, self.v))
@@ -159,6 +166,9 @@ class Phase2:
                 dv_rows.baddbmm_(queries.weights.mT, dx)
                 dscores = torch.bmm(dx, keys.v.mT, out=self.room("dscores", queries.weights.shape, self.dtype))
                 dscores -= torch.linalg.vecdot(dscores, queries.weights)[..., None]
+                if grad_sums is not None:
+                    dsums = self._pick("dsums", grad_sums, queries.row.clamp_max(len(grad) - 1), self.dtype)
+                    dscores += dsums if queries.silent is None else dsums.masked_fill_(queries.silent[..., None], 0)
                 dscores *= queries.weights
                 dadded += dscores.sum(1)
                 if self.affinity == "dot":
@@ -236,12 +246,12 @@ class Phase2:
             q = q.mul_(self.scale) if self.affinity == "dot" else q
             if spoilt is not None:  # nothing of a cell that is NaN may reach the gradients of others
                 q.masked_fill_(spoilt[..., None], 0)
-            weights = self._softmax(element, q, keys)
             if block.real is not None:
                 row = torch.where(block.real[:, some], row, len(self.q))
+            weights = self._softmax(element, row, q, keys)
             yield Queries(element, row, None if silent is None else silent[:, some], q, weights)
 
-    def _softmax(self, element: Tensor, q: Tensor, keys: Keys) -> Float[Tensor, "p s r"]:
+    def _softmax(self, element: Tensor, row: Tensor, q: Tensor, keys: Keys) -> Float[Tensor, "p s r"]:
         shape = (*q.shape[:2], keys.row.shape[1])
         scores = self.room("scores", shape, self.dtype)
         if self.affinity == "dot":
@@ -256,7 +266,9 @@ class Phase2:
         elif keys.seen is not None:
             hide(scores, ~keys.seen)
             nothing = ~keys.seen.any(-1, keepdim=True)
-        else:
+        if self.sums is not None:
+            self.sums.index_copy_(0, row.flatten(), scores.logsumexp(-1).flatten())
+        if self.positions is None and keys.seen is None:
             return softmax(scores, self.room)
         weights = softmax(scores, self.room)
         return weights.masked_fill_(nothing, 0) if possible(nothing) else weights

@@ -59,12 +59,13 @@ def select_by_members(
 
 
 def pool(x: Tensor, groups: Partition) -> Float[Tensor, "b h n c"]:
-    """Mean of each group (line 5), rounded as x is; NaN where one is not finite."""
+    """Mean of each group (line 5), rounded as x is; NaN where one is not finite. Differentiable."""
     low: Tensor = torch.ops.gpa_nd.blocked_pool(x, groups.tensors())
     return low
 
 
 torch.library.define("gpa_nd::blocked_pool", "(Tensor x, Tensor[] groups) -> Tensor")
+torch.library.define("gpa_nd::blocked_pool_backward", "(Tensor grad, Tensor[] groups) -> Tensor")
 torch.library.define(
     "gpa_nd::blocked_select_keys",
     "(Tensor q, Tensor k, Tensor[] query_groups, Tensor[] rankers, Tensor[] key_groups, Tensor? key_ranges, "
@@ -185,6 +186,33 @@ def _room(
 @torch.library.register_fake("gpa_nd::blocked_pool")
 def _(x, groups):  # type: ignore[no-untyped-def]
     return x.new_empty(*x.shape[:2], len(groups[1]) - 1, x.shape[-1])
+
+
+@torch.library.impl("gpa_nd::blocked_pool_backward", "CompositeExplicitAutograd")
+def _spread(grad: Tensor, groups: list[Tensor]) -> Tensor:
+    part = Partition.from_tensors(groups)
+    return (grad / part.sizes[:, None].to(wide(grad.dtype))).to(grad.dtype).index_select(2, part.labels)
+
+
+@torch.library.register_fake("gpa_nd::blocked_pool_backward")
+def _(grad, groups):  # type: ignore[no-untyped-def]
+    return grad.new_empty(*grad.shape[:2], len(groups[0]), grad.shape[-1])
+
+
+def _keep_groups(ctx, inputs, output):  # type: ignore[no-untyped-def]
+    ctx.save_for_backward(*inputs[1])
+
+
+def _pool_backward(ctx, grad):  # type: ignore[no-untyped-def]
+    return torch.ops.gpa_nd.blocked_pool_backward(grad, ctx.saved_tensors), [None] * 3
+
+
+def _spread_backward(ctx, grad):  # type: ignore[no-untyped-def]
+    return torch.ops.gpa_nd.blocked_pool(grad, ctx.saved_tensors), [None] * 3
+
+
+torch.library.register_autograd("gpa_nd::blocked_pool", _pool_backward, setup_context=_keep_groups)
+torch.library.register_autograd("gpa_nd::blocked_pool_backward", _spread_backward, setup_context=_keep_groups)
 
 
 @torch.library.register_fake("gpa_nd::blocked_select_keys")

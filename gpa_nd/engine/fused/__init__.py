@@ -4,7 +4,7 @@ Phase 1 holds neither the n_q' × n_k' affinity nor a table of all sums; Phase 2
 and keeps its arguments, its result and two numbers per query for the backward pass.
 """
 
-from gpa_nd.engine.fused.attention import attend
+from gpa_nd.engine.fused.attention import attend, attend_with_sums
 from gpa_nd.engine.fused.selection import select_by_members, select_keys
 
-__all__ = ["attend", "select_by_members", "select_keys"]
+__all__ = ["attend", "attend_with_sums", "select_by_members", "select_keys"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NoReturn
 
 import torch
@@ -14,6 +15,8 @@ from gpa_nd.engine.fused.gradients import key_gradient, query_gradient
 from gpa_nd.engine.fused.groups import Groups
 from gpa_nd.engine.fused.launch import chip_of, launch, with_whole_rows
 from gpa_nd.layout import Layout
+
+LOG_2 = math.log(2)
 
 
 def attend(
@@ -31,9 +34,37 @@ def attend(
     Query head h reads key head h // (H / H_k). ``bias`` is added to the scores of keys; −∞ hides one, and then it is
     zero in k and v.
     """
+    return _results(q, k, v, layout, relevant, logits, bias, scale)[0]
+
+
+def attend_with_sums(
+    q: Float[Tensor, "b h n_q c"],
+    k: Float[Tensor, "b h_k n_k c"],
+    v: Float[Tensor, "b h_k n_k c_v"],
+    layout: Layout,
+    relevant: Int[Tensor, "b h m kappa"],
+    logits: Float[Tensor, "b h m kappa"] | None,
+    bias: Float[Tensor, "b h_k n_k"] | None,
+    scale: float,
+) -> tuple[Float[Tensor, "b h n_q c_v"], Float[Tensor, "b h n_q"]]:
+    """As :func:`attend`, and the log-sum-exp of the scores of each query, differentiable; any number in a NaN cell."""
+    out, lse, _ = _results(q, k, v, layout, relevant, logits, bias, scale)
+    return out, lse.sum(0) * LOG_2
+
+
+def _results(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    layout: Layout,
+    relevant: Tensor,
+    logits: Tensor | None,
+    bias: Tensor | None,
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor]:
     cells, members = layout.fine_cells, layout.members
     query_positions, key_positions = layout.positions or (None, None)
-    out: Tensor = fused_attend(
+    results: tuple[Tensor, Tensor, Tensor] = fused_attend(
         q,
         k,
         v,
@@ -49,8 +80,8 @@ def attend(
         cells.largest,
         members.largest,
         float(scale),
-    )[0]
-    return out
+    )
+    return results
 
 
 @torch.library.custom_op("gpa_nd::fused_attend", mutates_args=())
@@ -73,7 +104,7 @@ def fused_attend(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The output (B, H, n_q, c_v), and the log-sum-exp in base 2: (2, B, H, n_q) float32 that are to be added.
 
-    The first is a row's largest score, −∞ where nothing is seen.
+    The first is a row's largest score, −∞ where nothing is seen. It is their sum that has a gradient.
     """
     out, lse, remainder = empty_results(q, v)
     q, k, v = (with_whole_rows(x) for x in (q, k, v))
@@ -148,6 +179,7 @@ def fused_attend_backward(
     largest_group: int,
     scale: float,
     of_bias: bool,
+    grad_lse: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The gradients of q, k, v, logits and bias; the last two are empty where they are not there or not wanted."""
     dq, dk, dv, dlogits, dbias = empty_gradients(q, k, v, relevant, logits, of_bias)
@@ -166,7 +198,10 @@ def fused_attend_backward(
         scale,
         wide=(q, k, v, grad_out, dq, dk, dv, out),
     )
-    delta = query_gradient(call, grad_out, out, remainder, lse, relevant, cells, members, dq, dlogits, of_bias)
+    grad_sums = None if grad_lse is None else grad_lse[0] / LOG_2
+    delta = query_gradient(
+        call, grad_out, grad_sums, out, remainder, lse, relevant, cells, members, dq, dlogits, of_bias
+    )
     if len(member_order) < k.shape[2]:
         dk.zero_()
         dv.zero_()
@@ -188,19 +223,24 @@ def _(
     logits: Tensor | None,
     *rest: Any,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    return empty_gradients(q, k, v, relevant, logits, rest[-1])
+    return empty_gradients(q, k, v, relevant, logits, rest[10])
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     q, k, v, relevant, logits, bias, *rest = inputs
     ctx.save_for_backward(q, k, v, *output, relevant, logits, bias, *rest[:6])
     ctx.rest = rest[6:]
-    ctx.mark_non_differentiable(*output[1:])
+    ctx.mark_non_differentiable(output[2])
+    ctx.set_materialize_grads(False)
 
 
-def _differentiate(ctx: Any, grad_out: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+def _differentiate(
+    ctx: Any, grad_out: Tensor | None, grad_lse: Tensor | None, _: Tensor | None
+) -> tuple[Tensor | None, ...]:
+    if grad_out is None:
+        grad_out = torch.zeros_like(ctx.saved_tensors[3])
     of_logits, of_bias = ctx.needs_input_grad[4:6]
-    dq, dk, dv, dlogits, dbias = fused_attend_backward(grad_out, *ctx.saved_tensors, *ctx.rest, of_bias)
+    dq, dk, dv, dlogits, dbias = fused_attend_backward(grad_out, *ctx.saved_tensors, *ctx.rest, of_bias, grad_lse)
     return dq, dk, dv, None, dlogits if of_logits else None, dbias if of_bias else None, *(None,) * 9
 
 

@@ -46,6 +46,7 @@ def query_gradient_kernel(
     remainder,
     tops,
     rests,
+    grad_sums,
     grad_out,
     relevant,
     takers,
@@ -127,6 +128,8 @@ def query_gradient_kernel(
     tops += head.to(tl.int64) * n_q
     rests += head.to(tl.int64) * n_q
     delta += head.to(tl.int64) * n_q
+    if grad_sums is not None:
+        grad_sums += head.to(tl.int64) * n_q
     chosen = relevant + (head.to(tl.int64) * cells + cell) * kappa
     takers += (head.to(tl.int64) * cells + cell) * kappa
     if HAS_LOGITS:
@@ -165,6 +168,9 @@ def query_gradient_kernel(
         dq1 = tl.zeros((ROWS, C1), tl.float32)
 
     for turn in tl.static_range(TURNS):
+        if turn == TURNS - 1:
+            if grad_sums is not None:
+                own -= tl.load(grad_sums + row, mask=inside, other=0.0)
         for first_slot in range(0, kappa, SLOTS):
             slot = first_slot + tl.arange(0, SLOTS)
             group = tl.load(chosen + slot, mask=slot < kappa, other=-1).to(tl.int32)

@@ -21,6 +21,7 @@ from gpa_nd.engine.fused.powers import power_of_two
 def query_gradient(
     call: Call,
     grad_out: Tensor,
+    grad_sums: Tensor | None,
     out: Tensor,
     remainder: Tensor,
     lse: Tensor,
@@ -31,7 +32,10 @@ def query_gradient(
     dlogits: Tensor,
     of_bias: bool,
 ) -> Tensor:
-    """Fill dq, and dlogits where there are logits; return δ (B, H, n_q), fit for the gradient of a bias if wanted."""
+    """Fill dq, and dlogits where there are logits; return δ (B, H, n_q), fit for the gradient of a bias if wanted.
+
+    δ is less by ``grad_sums`` (B, H, n_q), the gradient of the log-sum-exp: that of a score is its weight.
+    """
     q, k, v = call.q, call.k, call.v
     delta = torch.empty_like(lse[0])
     cells, relevant, takers = packed_cells(cells, relevant, call.logits, call.axes > 0)
@@ -50,6 +54,7 @@ def query_gradient(
         out,
         remainder,
         *lse,
+        None if grad_sums is None else grad_sums.contiguous(),
         grad_out,
         relevant,
         takers,
