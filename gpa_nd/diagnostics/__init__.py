@@ -1,6 +1,8 @@
 """What an attention does, what it misses and what it costs."""
 
 from gpa_nd.diagnostics.contributions import key_contributions
+from gpa_nd.diagnostics.cost import Cost, cost
 from gpa_nd.diagnostics.mass import Mass, captured_mass
+from gpa_nd.diagnostics.work import Work
 
-__all__ = ["Mass", "captured_mass", "key_contributions"]
+__all__ = ["Cost", "Mass", "Work", "captured_mass", "cost", "key_contributions"]

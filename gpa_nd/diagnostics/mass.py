@@ -75,8 +75,8 @@ def captured_mass(
     to if every coarse key were selected, and those that an upsampler leaves out. Its mass sums to one; what is captured
     of it is between 0 and 1. A mass of 0.9 means: a tenth of what dense attention would have looked at is missed.
 
-    Every query is compared with every key, a block at a time: the time is that of dense attention, the memory is linear.
-    On large inputs ask for a sample of cells.
+    Every query is compared with every key, a block at a time: the time is that of dense attention, the memory is
+    linear. On large inputs ask for a sample of cells.
 
     Args:
         q: (B, H, n_q, c) queries.
