@@ -4,6 +4,7 @@ print(
     """python -m benchmarks.attention  how fast and how large, against dense attention and others
 python -m benchmarks.quality    how near to dense attention, for time and memory
 python -m benchmarks.graph      a graph of a million nodes
+python -m benchmarks.cost       whether it costs what was expected
 python -m benchmarks.gpu        the fused kernels on a GPU: built, checked, timed, tuned
 
 --help lists the options of each."""

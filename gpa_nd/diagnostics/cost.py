@@ -272,7 +272,7 @@ def _not_later(layout: Layout, ranges: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return counted, reach, of_each
 
 
-def short(number: float) -> str:
+def short(number: int | float) -> str:
     """A number of operations with three digits."""
     for power, letter in ((15, "P"), (12, "T"), (9, "G"), (6, "M"), (3, "k")):
         if number >= 10**power:
@@ -280,12 +280,12 @@ def short(number: float) -> str:
     return f"{number:.0f}"
 
 
-def times(number: float) -> str:
+def times(number: int | float) -> str:
     """How often, with three digits or all."""
     return f"{number:,.0f} times" if number >= 100 else f"{number:.3g} times"
 
 
-def mebibytes(number: float) -> str:
+def mebibytes(number: int | float) -> str:
     """Bytes with three digits."""
     for power, unit in ((40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")):
         if number >= 2**power:

@@ -143,7 +143,7 @@ class _Cells:
     """
 
     cells: Int[Tensor, " p"]
-    pieces: list[tuple[Int[Tensor, " rows"], Int[Tensor, " rows"]]]
+    pieces: list[tuple[Int[Tensor, " _rows"], Int[Tensor, " _rows"]]]
 
 
 def _blocks(cells: Int[Tensor, " some"], layout: Layout, rows: int) -> Iterator[_Cells]:
@@ -190,7 +190,7 @@ class _Dense:
             added = self.bias[batch, key_head]
             seen &= ~added.isneginf()
             scores += added.masked_fill(added.isneginf(), 0)
-        weights = softmax(scores, seen)[:, self.layout.members.order]
+        weights = softmax(scores[None, None], seen[None, None])[0, 0][:, self.layout.members.order]
         mass = weights.new_zeros(len(queries), len(self.layout.members))
         return mass.index_add_(1, self.group_of_member, weights), seen.any(-1, keepdim=True)
 

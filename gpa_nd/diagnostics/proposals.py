@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from copy import copy
 from dataclasses import dataclass, replace
 from math import inf, prod
-from typing import Protocol
 
 import torch
 from jaxtyping import Float
@@ -21,7 +20,6 @@ from gpa_nd.engine.arguments import check_structured
 from gpa_nd.layout import Layout
 from gpa_nd.nn.gpa import GPA
 from gpa_nd.ops.base import Shape
-from gpa_nd.ops.grid import PerAxis
 
 LINES, OTHERS = (4, 8, 16, 32, 64), (2, 4, 8)
 """d that are tried on a single axis, of time or of nodes, and along each of several."""
@@ -31,12 +29,8 @@ KAPPAS = (1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
 """κ that are tried, as far as there are more coarse keys."""
 
 
-class Make(Protocol):
-    """What makes a GPA of the three: :func:`gpa_nd.image` and its like, or a partial of one."""
-
-    def __call__(self, *, downsample: PerAxis, cells: PerAxis, kappa: int) -> GPA:
-        """The module."""
-        ...
+Make = Callable[..., GPA]
+"""What makes a GPA of ``downsample``, ``cells`` and ``kappa``: :func:`gpa_nd.image`, its like, or a partial of one."""
 
 
 @dataclass(frozen=True)
@@ -79,8 +73,8 @@ def propose_within(
     key_shape: Shape | None = None,
     *,
     channels: int,
-    memory: float | None = None,
-    multiply_adds: float | None = None,
+    memory: int | float | None = None,
+    multiply_adds: int | float | None = None,
     value_channels: int | None = None,
     batch: int = 1,
     heads: int = 1,
@@ -166,7 +160,7 @@ def propose_capturing(
     make: Make,
     q: Float[Tensor, "b h *query c"],
     k: Float[Tensor, "b h_k *key c"],
-    mass: float,
+    mass: int | float,
     *,
     queries: int = 1024,
     value_channels: int | None = None,
