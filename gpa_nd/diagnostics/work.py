@@ -22,7 +22,7 @@ class Work:
 
     @property
     def operations(self) -> int:
-        """Multiplications and additions: two for each multiply-add."""
+        """Multiplications and additions, two for each multiply-add."""
         return 2 * self.multiply_adds
 
     def __add__(self, other: Work) -> Work:
