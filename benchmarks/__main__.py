@@ -6,6 +6,7 @@ python -m benchmarks.quality    how near to dense attention, for time and memory
 python -m benchmarks.graph      a graph of a million nodes
 python -m benchmarks.levels     up to four million elements
 python -m benchmarks.ragged     graphs and sequences of different sizes in one call
+python -m benchmarks.cost       whether it costs what was expected
 python -m benchmarks.gpu        the fused kernels on a GPU: built, checked, timed, tuned
 
 --help lists the options of each."""

@@ -92,6 +92,14 @@ def test_graph_measures_every_stage(tmp_path):
     assert found["largest group"] <= 64
 
 
+@NEEDS_LINUX
+def test_cost_is_found_as_it_was_expected(tmp_path):
+    for row in quick("cost", tmp_path, ["cost"])["cost"]:
+        assert row["found"].keys() == row["expected"].keys()
+        for kind in ("multiply-adds", "reads", "writes", "tensors"):
+            assert row["found"][kind] == pytest.approx(row["expected"][kind], rel=0.2)
+
+
 def test_an_unknown_section_is_refused():
     run = command("attention", "--only", "pivto")
     assert run.returncode == 1

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-PAGES = [Path(__file__).parents[1] / "docs" / name for name in ("index.md", "concepts.md", "ragged.md", "relatives.md")]
+NAMES = ("index.md", "concepts.md", "ragged.md", "diagnostics.md", "relatives.md")
+PAGES = [Path(__file__).parents[1] / "docs" / name for name in NAMES]
 
 
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors:UserWarning")

@@ -125,7 +125,12 @@ def all_finite(x: Tensor) -> bool:
 
 def limit(x: Tensor) -> int:
     """Numbers in a block: what stays in the cache of a CPU, what keeps a GPU busy; no more than x has."""
-    return min(2**21 if x.device.type == "cpu" else 2**27, max(2**18, x.numel()))
+    return limit_on(x.device.type, x.numel())
+
+
+def limit_on(device: str, numbers: int) -> int:
+    """:func:`limit` of a tensor of so many numbers on such a device."""
+    return min(2**21 if device == "cpu" else 2**27, max(2**18, numbers))
 
 
 def possible(mask: Tensor) -> bool:

@@ -1,4 +1,4 @@
-"""What an attention does: which keys answer a query."""
+"""Which keys answer a query, and how much each."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ from gpa_nd.engine.bias import hide, key_bias_of
 from gpa_nd.engine.precision import own_precision
 from gpa_nd.engine.reference import affinities, for_query_heads, softmax
 from gpa_nd.layout import Layout
-
-__all__ = ["key_contributions"]
 
 
 def key_contributions(

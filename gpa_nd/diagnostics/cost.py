@@ -1,0 +1,303 @@
+"""What a GPA costs, before it runs: operations, traffic and memory, counted from its layout."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gpa_nd.checks import check_int
+from gpa_nd.diagnostics import blocked_work
+from gpa_nd.diagnostics.blocked_work import Sizes
+from gpa_nd.diagnostics.fused_memory import FLOAT, fused_bytes
+from gpa_nd.diagnostics.work import Work
+from gpa_nd.engine import _enough, _rules, _sees_all
+from gpa_nd.engine.arguments import DTYPES, check_kappa
+from gpa_nd.layout import Layout
+from gpa_nd.nn.gpa import GPA
+from gpa_nd.ops.base import Shape
+
+PAIRS_AT_ONCE = 2**25
+"""Pairs of a cell and a coarse key that are compared at the same time."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one call costs, over batch entries and heads; ``print`` it.
+
+    Attributes:
+        queries: n_q, and
+        keys: n_k, of the structure, or of all that are packed.
+        keys_per_query: to how many keys a query attends, in the mean; where groups differ in size, as if they were
+            selected at random.
+        visible_per_query: to how many it would in dense attention.
+        phase1: finding relevant keys.
+        phase2: attending to them.
+        backward: the gradients of q, k and v; None if they were not asked for.
+        dense: dense attention of the same, which reads q, k and v once and writes the result; with its gradients where
+            ``backward`` was asked for.
+        token_bytes: q, k and v themselves.
+        torch_bytes: memory of backend "torch" at its peak beside q, k and v; the result counts, and with ``backward``
+            the gradients.
+        triton_bytes: the same of backend "triton".
+        dense_bytes: the same of dense attention, if it is fused.
+        scores_bytes: what all scores of dense attention take, which it holds if it is not.
+    """
+
+    queries: int
+    keys: int
+    keys_per_query: float
+    visible_per_query: float
+    phase1: Work
+    phase2: Work
+    backward: Work | None
+    dense: Work
+    token_bytes: int
+    torch_bytes: int
+    triton_bytes: int
+    dense_bytes: int
+    scores_bytes: int
+
+    @property
+    def total(self) -> Work:
+        """All that is done."""
+        return self.phase1 + self.phase2 + (self.backward or Work())
+
+    def __str__(self) -> str:
+        done = {"Phase 1": self.phase1, "Phase 2": self.phase2}
+        if self.backward is not None:
+            done["backward"] = self.backward
+        rows = [("", "multiply-adds", "reads", "writes")]
+        for name, work in {**done, "together": self.total, "dense attention": self.dense}.items():
+            rows.append((name, short(work.multiply_adds), mebibytes(work.bytes_read), mebibytes(work.bytes_written)))
+        ours, dense = (max(1, work.multiply_adds) for work in (self.total, self.dense))
+        less = f"{times(dense / ours)} fewer multiply-adds than" if dense >= ours else f"{times(ours / dense)} those of"
+        share = self.keys_per_query / max(1, self.visible_per_query)
+        lines = [
+            f"{self.queries:,} queries, each of which attends to {self.keys_per_query:,.0f} of "
+            f"{self.visible_per_query:,.0f} keys ({share:.2%})",
+            *_aligned(rows),
+            f"{less} dense attention",
+            f"memory at the peak, beside {mebibytes(self.token_bytes)} of q, k and v:",
+            f'  {mebibytes(self.torch_bytes)} with backend "torch", {mebibytes(self.triton_bytes)} with "triton"',
+            f"  dense attention {mebibytes(self.dense_bytes)} fused, {mebibytes(self.dense_bytes + self.scores_bytes)} "
+            "with all scores",
+        ]
+        return "\n".join(lines)
+
+
+def cost(
+    gpa: GPA,
+    query_shape: Shape | Sequence[Shape],
+    key_shape: Shape | Sequence[Shape] | None = None,
+    *,
+    channels: int,
+    value_channels: int | None = None,
+    batch: int = 1,
+    heads: int = 1,
+    key_heads: int | None = None,
+    dtype: torch.dtype = torch.float32,
+    backward: bool = False,
+    device: str = "cpu",
+) -> Cost:
+    """What a call of this GPA will cost, counted from its layout without computing anything.
+
+    Multiply-adds and traffic are those of backend "torch", block by block as it will divide the work: cells and groups
+    that differ in size, causal ranges, what is always on and every level are as they are in the layout. See
+    :class:`.Work` for what counts. Masks and biases of keys are left out, and so is the layout, which is made once.
+
+    Where every key is selected and the backend is ``"auto"``, dense attention is computed and counted as Phase 2.
+
+    Args:
+        gpa: the module.
+        query_shape: sizes of the axes of q between heads and channels; or a list of them, of structures that are
+            packed.
+        key_shape: those of k and v; as of the queries by default.
+        channels: c, of queries and keys.
+        value_channels: c_v; c by default.
+        batch: B.
+        heads: H.
+        key_heads: H_k, where heads share keys (``enable_gqa``); H by default.
+        dtype: of q, k and v.
+        backward: whether the gradients of q, k and v are computed, too.
+        device: type of the device on which backend "torch" runs; on a GPU its blocks are larger.
+
+    Raises:
+        TypeError: not a GPA, or an argument of the wrong type.
+        ValueError: numbers below 1, heads that cannot share, or shapes that the operators cannot divide.
+
+    Example:
+        >>> import gpa_nd
+        >>> from gpa_nd.diagnostics import cost
+        >>> print(cost(gpa_nd.image(), (256, 256), channels=64))
+        65,536 queries, each of which attends to 192 of 65,536 keys (0.29%)
+                         multiply-adds    reads    writes
+        Phase 1                 1.07 G   50 MiB  5.19 MiB
+        Phase 2                 1.61 G  112 MiB    16 MiB
+        together                2.68 G  162 MiB  21.2 MiB
+        dense attention          550 G   48 MiB    16 MiB
+        205 times fewer multiply-adds than dense attention
+        memory at the peak, beside 48 MiB of q, k and v:
+          22.5 MiB with backend "torch", 18.1 MiB with "triton"
+          dense attention 16.2 MiB fused, 16 GiB with all scores
+    """
+    if not isinstance(gpa, GPA):
+        raise TypeError(f"gpa: expected a GPA, got {type(gpa).__name__}")
+    value_channels = channels if value_channels is None else value_channels
+    key_heads = heads if key_heads is None else key_heads
+    for name, number in (
+        ("channels", channels), ("value_channels", value_channels), ("batch", batch), ("heads", heads),
+        ("key_heads", key_heads),
+    ):  # fmt: skip
+        check_int(name, number, at_least=1)
+    if heads % key_heads or (key_heads != heads and not gpa.enable_gqa):
+        expected = f"a divisor of {heads}" if gpa.enable_gqa else f"{heads}, as heads (enable_gqa is False)"
+        raise ValueError(f"key_heads: expected {expected}, got {key_heads}")
+    if dtype not in DTYPES:
+        raise TypeError(f"dtype: expected float16, bfloat16, float32 or float64, got {dtype!r}")
+    if not isinstance(device, str):
+        raise TypeError(f"device: expected the type of one, such as 'cpu' or 'cuda', got {type(device).__name__}")
+    layout = _layout(gpa, query_shape, query_shape if key_shape is None else key_shape)
+    sizes = Sizes(batch, heads, key_heads, channels, value_channels, dtype, device.partition(":")[0], gpa.affinity)
+    return cost_of_layout(layout, gpa, sizes, backward=backward)
+
+
+def _layout(gpa: GPA, query_shape: Shape | Sequence[Shape], key_shape: Shape | Sequence[Shape]) -> Layout:
+    if isinstance(query_shape, list):
+        return gpa.packed_layout(query_shape, key_shape)  # type: ignore[arg-type]
+    return gpa.layout(query_shape, key_shape)  # type: ignore[arg-type]
+
+
+def cost_of_layout(layout: Layout, gpa: GPA, sizes: Sizes, *, backward: bool) -> Cost:
+    """:func:`cost`, where the layout is there already."""
+    kappas = check_kappa(gpa.kappa, layout)
+    visible, attended = _pairs(layout, kappas[0])
+    n_q, n_k, c, c_v = (
+        layout.query_groups.num_elements, layout.key_groups.num_elements, sizes.channels, sizes.value_channels
+    )  # fmt: skip
+    of_tokens = sizes.rows * n_q * c, sizes.key_rows * n_k * (c + c_v), sizes.rows * n_q * c_v
+    tokens, out = (of_tokens[0] + of_tokens[1]) * sizes.given, of_tokens[2] * sizes.given
+    dense = Work(round(sizes.rows * visible) * (c + c_v), tokens, out)
+    dense_bytes = out + sizes.rows * n_q * FLOAT  # and a log-sum-exp of each query
+    if backward:
+        dense += Work(round(sizes.rows * visible) * (3 * c + 2 * c_v), tokens + 2 * out, tokens)
+        dense_bytes += tokens
+    of_backward = None
+    if not n_q or not n_k:
+        phase1 = phase2 = Work()
+        of_backward, torch_bytes, triton_bytes = Work() if backward else None, out, out
+    elif gpa.backend == "auto" and gpa.affinity == "dot" and _sees_all(layout, _rules(kappas, gpa.ranking, gpa.mass, gpa.affinity)):
+        phase1, phase2, torch_bytes, triton_bytes = Work(), dense, dense_bytes, dense_bytes
+        attended = visible
+    else:
+        phase1, phase2, of_backward, torch_bytes, triton_bytes = _both_backends(layout, kappas, sizes, backward)
+    return Cost(
+        queries=n_q,
+        keys=n_k,
+        keys_per_query=attended / max(1, n_q),
+        visible_per_query=visible / max(1, n_q),
+        phase1=phase1,
+        phase2=phase2,
+        backward=of_backward,
+        dense=dense,
+        token_bytes=tokens,
+        torch_bytes=torch_bytes,
+        triton_bytes=triton_bytes,
+        dense_bytes=dense_bytes,
+        scores_bytes=round(sizes.rows * n_q * n_k * sizes.given),
+    )
+
+
+def _both_backends(
+    layout: Layout, kappas: tuple[int, ...], sizes: Sizes, backward: bool
+) -> tuple[Work, Work, Work | None, int, int]:
+    """Both phases and the gradients, and the memory of backends "torch" and "triton"."""
+    kappas = tuple(rule.kappa for rule in _enough(_rules(kappas, "mean", None, "dot"), layout))
+    chosen = blocked_work.selected(layout, kappas[0])
+    first, second = blocked_work.phase1(layout, kappas, sizes), blocked_work.phase2(layout, chosen, sizes)
+    peak, of_backward = max(first.held, first.returned + second.held), None
+    if backward:
+        third = blocked_work.backward(layout, chosen, sizes)
+        peak, of_backward = max(peak, first.returned + second.returned + third.held), third.work
+    return first.work, second.work, of_backward, peak, fused_bytes(layout, kappas, chosen, sizes, backward=backward)
+
+
+def _pairs(layout: Layout, kappa: int) -> tuple[float, float]:
+    """Pairs of a query and a key that are in reach of its cell, and those that it attends to, in the mean."""
+    ends, members = layout.key_groups.host_offsets, layout.members.host_offsets
+    queries, keys = layout.fine_cells.host_offsets.diff(), len(layout.key_groups)
+    ranges = layout.host_ranges
+    if ranges is None:
+        ranges = torch.tensor([[0, keys]]).expand(len(queries), 2)
+    start, stop = ranges.unbind(1)
+    selectable, reach, sizes = (
+        (stop - start).double(),
+        (ends[stop] - ends[start]).double(),
+        members[stop] - members[start],
+    )
+    of_each = sizes / selectable.clamp_min(1)  # the mean size of what may be selected
+    if layout.coarse_positions is not None:
+        selectable, reach, of_each = _not_later(layout, ranges)
+    always = torch.zeros(len(queries), dtype=torch.float64)
+    if layout.always is not None:
+        table = layout.always.cpu()
+        there, named = table >= 0, table.clamp_min(0)
+        inside = there & (start[:, None] <= table) & (table < stop[:, None])
+        if layout.coarse_positions is not None:
+            of_cells, of_keys = (x.cpu() for x in layout.coarse_positions)
+            inside &= (of_keys[named] <= of_cells[:, None]).all(-1)
+        always = (members.diff()[named] * there).sum(1).double()
+        reach = reach + (ends.diff()[named] * (there & ~inside)).sum(1)
+        selectable = selectable - inside.sum(1)
+    attended = selectable.clamp_max(kappa) * of_each + always
+    return float((queries * reach).sum()), float((queries * attended.minimum(reach)).sum())
+
+
+def _not_later(layout: Layout, ranges: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Of each cell: the coarse keys in its range that are not later, their elements, and the mean of their members."""
+    assert layout.coarse_positions is not None
+    of_cells, of_keys = (x.cpu() for x in layout.coarse_positions)
+    numbers = torch.arange(len(of_keys))
+    elements, members = (x.host_offsets.diff().double() for x in (layout.key_groups, layout.members))
+    found = []
+    for some in torch.arange(len(of_cells)).split(max(1, PAIRS_AT_ONCE // max(1, len(of_keys)))):
+        seen = (of_keys <= of_cells[some, None]).all(-1)
+        seen &= (ranges[some, :1] <= numbers) & (numbers < ranges[some, 1:])
+        weights = seen.double()
+        count = weights.sum(1)
+        found.append(torch.stack([count, weights @ elements, weights @ members / count.clamp_min(1)]))
+    counted, reach, of_each = torch.cat(found, dim=1)
+    return counted, reach, of_each
+
+
+def short(number: int | float) -> str:
+    """A number of operations with three digits."""
+    for power, letter in ((15, "P"), (12, "T"), (9, "G"), (6, "M"), (3, "k")):
+        if number >= 10**power:
+            return f"{number / 10**power:.3g} {letter}"
+    return f"{number:.0f}"
+
+
+def times(number: int | float) -> str:
+    """How often, with three digits or all."""
+    return f"{number:,.0f} times" if number >= 100 else f"{number:.3g} times"
+
+
+def mebibytes(number: int | float) -> str:
+    """Bytes with three digits."""
+    for power, unit in ((40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")):
+        if number >= 2**power:
+            digits = f"{number / 2**power:.0f}" if number >= 100 * 2**power else f"{number / 2**power:.3g}"
+            return f"{digits} {unit}"
+    return f"{number:.0f} B"
+
+
+def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """The first column to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))])
+        for row in rows
+    ]

@@ -1,0 +1,279 @@
+"""Which d, m and κ? Settings that keep within a budget, or that keep as much of dense attention as is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from copy import copy
+from dataclasses import dataclass, replace
+from math import inf, prod
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gpa_nd.checks import check_int
+from gpa_nd.diagnostics.blocked_work import Sizes
+from gpa_nd.diagnostics.cost import Cost, cost_of_layout, mebibytes, short
+from gpa_nd.diagnostics.mass import Mass, captured_mass
+from gpa_nd.engine import select_keys
+from gpa_nd.engine.arguments import check_structured
+from gpa_nd.layout import Layout
+from gpa_nd.nn.gpa import GPA
+from gpa_nd.ops.base import Shape
+
+LINES, OTHERS = (4, 8, 16, 32, 64), (2, 4, 8)
+"""d that are tried on a single axis, of time or of nodes, and along each of several."""
+SIDES_OF_LINES, SIDES = (1, 4, 16, 64), (1, 2, 4)
+"""Coarse queries in a cell that are tried on a single axis, and along each side of a cell."""
+KAPPAS = (1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
+"""κ that are tried, as far as there are more coarse keys."""
+
+
+Make = Callable[..., GPA]
+"""What makes a GPA of ``downsample``, ``cells`` and ``kappa``: :func:`gpa_nd.image`, its like, or a partial of one."""
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """One setting and its figures.
+
+    Attributes:
+        downsample: d, along every axis.
+        cells: m, along every axis.
+        kappa: κ.
+        gpa: the module that these make.
+        cost: what a call of it costs.
+        mass: how much of dense attention it keeps on the tensors that were given; None without tensors.
+    """
+
+    downsample: int
+    cells: int | tuple[int, ...]
+    kappa: int
+    gpa: GPA
+    cost: Cost
+    mass: Mass | None = None
+
+    @property
+    def settings(self) -> dict[str, int | tuple[int, ...]]:
+        """Arguments for :func:`gpa_nd.image` and its like: ``gpa_nd.image(**proposal.settings)``."""
+        return {"downsample": self.downsample, "cells": self.cells, "kappa": self.kappa}
+
+    def __str__(self) -> str:
+        chosen = ", ".join(f"{name}={value}" for name, value in self.settings.items())
+        mass = "" if self.mass is None else f"{self.mass.mean:.1%} captured, "
+        return (
+            f"{chosen}: {mass}{self.cost.keys_per_query:,.0f} keys per query, "
+            f"{short(self.cost.total.multiply_adds)} multiply-adds, {mebibytes(self.cost.torch_bytes)}"
+        )
+
+
+def propose_within(
+    make: Make,
+    query_shape: Shape,
+    key_shape: Shape | None = None,
+    *,
+    channels: int,
+    memory: int | float | None = None,
+    multiply_adds: int | float | None = None,
+    value_channels: int | None = None,
+    batch: int = 1,
+    heads: int = 1,
+    dtype: torch.dtype = torch.float32,
+    backward: bool = False,
+    device: str = "cpu",
+) -> list[Proposal]:
+    """Settings that keep within a budget, those whose queries attend to most keys first.
+
+    A simple search, from shapes alone: of every downsampling factor d and size of cells below, the largest κ that
+    :func:`cost` says will fit.
+
+    - d along every axis: 2, 4, 8; on a single axis 4, 8, 16, 32, 64.
+    - coarse queries along each side of a cell: 1, 2, 4; on a single axis 1, 4, 16, 64.
+    - κ: 1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, below the number of coarse keys.
+
+    Among settings of as many keys per query the one with the smaller groups comes first. Which of them attends to the
+    right keys, shapes cannot tell: :func:`propose_capturing` asks the data.
+
+    Args:
+        make: :func:`gpa_nd.audio`, :func:`gpa_nd.image` or :func:`gpa_nd.video`; for more arguments
+            ``partial(gpa_nd.image, causal=True)``, for a graph ``partial(gpa_nd.graph, edge_index, num_nodes)``, which
+            is coarsened anew for every d and size of cells.
+        query_shape: sizes of the axes of q between heads and channels.
+        key_shape: those of k and v; as of the queries by default.
+        channels: c.
+        memory: bytes at the peak beside q, k and v, :attr:`.Cost.torch_bytes`; None for any number. Backend "torch"
+            works in blocks, so that κ has little to say in it: give ``multiply_adds`` as well.
+        multiply_adds: of the whole call, :attr:`.Cost.total`; None for any number.
+        value_channels: c_v; c by default.
+        batch: B.
+        heads: H.
+        dtype: of q, k and v.
+        backward: whether the gradients count, too.
+        device: type of the device, as in :func:`cost`.
+
+    Raises:
+        TypeError: a budget that is no number, or what :func:`cost` raises.
+        ValueError: no budget, or one that no setting keeps within; the message says what the least is.
+
+    Example:
+        >>> import gpa_nd
+        >>> from gpa_nd.diagnostics import propose_within
+        >>> for proposal in propose_within(gpa_nd.image, (128, 128), channels=64, multiply_adds=500e6)[:3]:
+        ...     print(proposal)
+        downsample=4, cells=(32, 32), kappa=12: 192 keys per query, 470 M multiply-adds, 8.84 MiB
+        downsample=4, cells=(16, 16), kappa=12: 192 keys per query, 470 M multiply-adds, 7.21 MiB
+        downsample=4, cells=(8, 8), kappa=12: 192 keys per query, 470 M multiply-adds, 6.49 MiB
+        >>> gpa = gpa_nd.image(**proposal.settings)           # or proposal.gpa
+    """
+    if memory is None and multiply_adds is None:
+        raise ValueError("memory, multiply_adds: expected a budget for at least one of them, got none")
+    budgets = {"memory": memory, "multiply_adds": multiply_adds}
+    for name, number in budgets.items():
+        if number is not None and (not isinstance(number, int | float) or isinstance(number, bool)):
+            raise TypeError(f"{name}: expected a number, got {number!r}")
+    least = {"memory": inf, "multiply_adds": inf}
+    found = []
+    for gpa, downsample, cells in _candidates(make, query_shape):
+        layout = gpa.layout(query_shape, query_shape if key_shape is None else key_shape)
+        sizes = Sizes(
+            batch, heads, heads, channels, channels if value_channels is None else value_channels, dtype,
+            device.partition(":")[0], gpa.affinity,
+        )  # fmt: skip
+        best = None
+        for kappa in (kappa for kappa in KAPPAS if kappa < len(layout.key_groups)):
+            proposed = _with(gpa, kappa)
+            costs = cost_of_layout(layout, proposed, sizes, backward=backward)
+            takes = {"memory": costs.torch_bytes, "multiply_adds": costs.total.multiply_adds}
+            least = {name: min(number, takes[name]) for name, number in least.items()}
+            if all(budget is None or takes[name] <= budget for name, budget in budgets.items()):
+                best = Proposal(downsample, cells, kappa, proposed, costs)
+        if best is not None:
+            found.append(best)
+    if least["memory"] == inf:
+        raise ValueError(_too_small(query_shape))
+    if not found:
+        raise ValueError(_too_little(budgets, least))
+    return sorted(found, key=lambda x: (-x.cost.keys_per_query, x.downsample, -prod(_tuple(x.cells))))
+
+
+def propose_capturing(
+    make: Make,
+    q: Float[Tensor, "b h *query c"],
+    k: Float[Tensor, "b h_k *key c"],
+    mass: int | float,
+    *,
+    queries: int = 1024,
+    value_channels: int | None = None,
+    backward: bool = False,
+) -> list[Proposal]:
+    """Settings that capture so much of dense attention's mass on these tensors, those of fewest multiply-adds first.
+
+    The same search as :func:`propose_within`: of every downsampling factor and size of cells, the smallest κ whose
+    captured mass (:func:`captured_mass`) is large enough in the mean. It is measured on a sample of cells that lie
+    evenly over the structure. q and k should be what the attention will see, such as those of a trained layer.
+
+    Args:
+        make: as of :func:`propose_within`.
+        q: (B, H, query_shape …, c) queries.
+        k: (B, H, key_shape …, c) keys.
+        mass: how much is to be captured in the mean, above 0 and at most 1.
+        queries: about how many queries are compared with all keys for each setting.
+        value_channels: c_v, for the cost; c by default.
+        backward: whether the cost includes the gradients.
+
+    Raises:
+        TypeError: not tensors of one floating point dtype.
+        ValueError: a mass that is not in (0, 1], or one that no setting captures; the message says the most.
+
+    Example:
+        >>> import torch
+        >>> import gpa_nd
+        >>> from gpa_nd.diagnostics import propose_capturing
+        >>> place = torch.arange(512) / 8
+        >>> q = k = torch.stack([place.sin(), place.cos()], dim=-1)[None, None] * 6     # looks for the same phase
+        >>> print(propose_capturing(gpa_nd.audio, q, k, mass=0.9)[0])
+        downsample=4, cells=128, kappa=24: 96.5% captured, 96 keys per query, 229 k multiply-adds, 716 KiB
+    """
+    check_structured({"q": q, "k": k}, enable_gqa=True)
+    if not isinstance(mass, int | float) or isinstance(mass, bool):
+        raise TypeError(f"mass: expected a number, got {mass!r}")
+    if not 0 < mass <= 1:
+        raise ValueError(f"mass: expected a number above 0 and at most 1, got {mass}")
+    check_int("queries", queries, at_least=1)
+    query_shape, key_shape = tuple(q.shape[2:-1]), tuple(k.shape[2:-1])
+    sizes = Sizes(
+        q.shape[0], q.shape[1], k.shape[1], q.shape[-1], q.shape[-1] if value_channels is None else value_channels,
+        q.dtype, q.device.type, "dot",
+    )  # fmt: skip
+    q, k = q.flatten(2, -2), k.flatten(2, -2)
+    most, found = -1.0, []
+    for gpa, downsample, cells in _candidates(make, query_shape):
+        layout = gpa.layout(query_shape, key_shape, q.device)
+        count = min(len(layout.query_cells), max(1, queries * len(layout.query_cells) // max(1, q.shape[2])))
+        sample = torch.linspace(0, len(layout.query_cells) - 1, count, device=q.device).round().long()
+        tried: dict[int, Mass] = {}
+
+        def captured(kappa: int, gpa: GPA = gpa, layout: Layout = layout, cells: Tensor = sample) -> Mass:
+            scale, affinity, shared = gpa.scale, gpa.affinity, gpa.enable_gqa
+            relevant = select_keys(
+                q, k, layout, kappa=kappa, scale=scale, affinity=affinity, enable_gqa=shared, backend=gpa.backend
+            )
+            return captured_mass(q, k, layout, relevant, cells=cells, scale=scale, affinity=affinity, enable_gqa=shared)
+
+        kappas = [kappa for kappa in KAPPAS if kappa < len(layout.key_groups)]
+        low, high = 0, len(kappas)  # the first that is enough is in low … high
+        while low < high:
+            middle = (low + high) // 2
+            tried[middle] = captured(kappas[middle])
+            most = max(most, tried[middle].mean)
+            low, high = (low, middle) if tried[middle].mean >= mass else (middle + 1, high)
+        if low < len(kappas):
+            proposed = _with(gpa, kappas[low])
+            of_call = cost_of_layout(layout, proposed, replace(sizes, affinity=gpa.affinity), backward=backward)
+            found.append(Proposal(downsample, cells, kappas[low], proposed, of_call, tried[low]))
+    if most < 0:
+        raise ValueError(_too_small(query_shape))
+    if not found:
+        raise ValueError(f"mass: expected at most {most:.3g}, the most that a setting captures, got {mass}")
+    return sorted(found, key=lambda x: x.cost.total.multiply_adds)
+
+
+def _candidates(make: Make, query_shape: Shape) -> Iterator[tuple[GPA, int, int | tuple[int, ...]]]:
+    """A GPA for every downsampling factor and size of cells, with κ = 1."""
+    line = len(query_shape) == 1
+    for downsample in LINES if line else OTHERS:
+        coarse = [-(-size // downsample) for size in query_shape]
+        if prod(coarse) < 2:
+            continue
+        sizes = {tuple(-(-size // side) for size in coarse): None for side in (SIDES_OF_LINES if line else SIDES)}
+        for cells in sizes:
+            given = cells[0] if line else cells
+            yield make(downsample=downsample, cells=given, kappa=1), downsample, given
+
+
+def _with(gpa: GPA, kappa: int) -> GPA:
+    """The same GPA with another κ."""
+    other = copy(gpa)
+    other.kappa = kappa
+    return other
+
+
+def _too_small(query_shape: Shape) -> str:
+    return f"query_shape: {tuple(query_shape)} is too small for groups to choose from; dense attention serves it"
+
+
+def _too_little(budgets: dict[str, float | None], least: dict[str, float]) -> str:
+    """Why no setting keeps within the budgets."""
+    said = {"memory": mebibytes, "multiply_adds": short}
+    for name, budget in budgets.items():
+        if budget is not None and budget < least[name]:
+            return f"{name}: expected at least {least[name]:,} ({said[name](least[name])}), got {budget:,}"
+    return (
+        f"memory, multiply_adds: no setting keeps within both; at least {least['memory']:,} and "
+        f"{least['multiply_adds']:,} are needed, but not by one, got {budgets['memory']:,} and "
+        f"{budgets['multiply_adds']:,}"
+    )
+
+
+def _tuple(cells: int | tuple[int, ...]) -> tuple[int, ...]:
+    return (cells,) if isinstance(cells, int) else cells

@@ -1,0 +1,115 @@
+"""Proposals keep what they promise, and nothing of the search that is better is left out."""
+
+from functools import partial
+
+import pytest
+import torch
+
+import gpa_nd
+from gpa_nd.diagnostics import captured_mass, cost, propose_capturing, propose_within
+
+PLACES = torch.arange(512) / 8
+PHASES = torch.stack([PLACES.sin(), PLACES.cos()], dim=-1)[None, None] * 6
+EDGES = torch.randint(300, (2, 900), generator=torch.Generator().manual_seed(0))
+DOMAINS = {
+    "audio": (gpa_nd.audio, (2000,), 20e6),
+    "image": (gpa_nd.image, (40, 56), 20e6),
+    "causal image": (partial(gpa_nd.image, causal=(True, False)), (40, 56), 40e6),
+    "video": (gpa_nd.video, (6, 20, 24), 40e6),
+    "graph": (partial(gpa_nd.graph, EDGES, 300), (300,), 1e6),
+}
+
+
+@pytest.mark.parametrize("name", DOMAINS)
+def test_a_budget_is_kept_and_more_keys_would_break_it(name):
+    make, shape, budget = DOMAINS[name]
+    found = propose_within(make, shape, channels=16, multiply_adds=budget, memory=2**24)
+    assert found
+    for proposal in found:
+        again = cost(make(**proposal.settings), shape, channels=16)
+        assert again == proposal.cost
+        assert again.total.multiply_adds <= budget
+        assert again.torch_bytes <= 2**24
+        more = cost(make(**proposal.settings | {"kappa": 2 * proposal.kappa + 2}), shape, channels=16)
+        assert more.total.multiply_adds > budget or more.keys_per_query > more.visible_per_query / 3
+    keys = [proposal.cost.keys_per_query for proposal in found]
+    assert keys == sorted(keys, reverse=True)
+
+
+@pytest.mark.parametrize("mass", [0.5, 0.9])
+def test_a_mass_is_captured_and_by_fewer_keys_it_is_not(mass):
+    found = propose_capturing(gpa_nd.audio, PHASES, PHASES, mass, queries=10**6)
+    assert found
+    tokens = PHASES, PHASES
+    for proposal in found:
+        layout = proposal.gpa.layout((512,), (512,))
+        kept = captured_mass(*tokens, layout, gpa_nd.select_keys(*tokens, layout, kappa=proposal.kappa))
+        assert kept.mean == pytest.approx(proposal.mass.mean)
+        assert kept.mean >= mass
+        if proposal.kappa > 1:
+            fewer = gpa_nd.select_keys(*tokens, layout, kappa=proposal.kappa // 2)
+            assert captured_mass(*tokens, layout, fewer).mean < mass
+    costs = [proposal.cost.total.multiply_adds for proposal in found]
+    assert costs == sorted(costs)
+
+
+def test_a_sample_of_queries_is_enough():
+    everything, some = (propose_capturing(gpa_nd.audio, PHASES, PHASES, 0.9, queries=n)[0] for n in (512, 64))
+    assert some.settings == everything.settings
+    assert len(some.mass.queries) < 100
+
+
+def test_images_of_two_sizes_and_shared_heads():
+    make = partial(gpa_nd.image, enable_gqa=True, affinity="euclidean")
+    q, k = torch.randn(1, 4, 12, 16, 4), torch.randn(1, 2, 8, 20, 4)
+    found = propose_capturing(make, q, k, 0.3, value_channels=3)
+    assert found[0].cost.queries == 192
+    assert found[0].cost.keys == 160
+
+
+def test_the_module_of_a_proposal_is_that_of_its_settings():
+    proposal = propose_within(gpa_nd.image, (32, 32), channels=8, multiply_adds=1e6)[0]
+    q, k, v = torch.randn(3, 1, 1, 32, 32, 8)
+    assert proposal.gpa(q, k, v).equal(gpa_nd.image(**proposal.settings)(q, k, v))
+    assert str(proposal).startswith("downsample=4, cells=(8, 8), kappa=")
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: propose_within(gpa_nd.audio, (64,), channels=4), ValueError, "expected a budget for at least one"),
+        (
+            lambda: propose_within(gpa_nd.audio, (64,), channels=4, memory="1 GB"),
+            TypeError,
+            "memory: expected a number, got '1 GB'",
+        ),
+        (
+            lambda: propose_within(gpa_nd.audio, (4096,), channels=4, memory=10),
+            ValueError,
+            r"memory: expected at least [\d,]+ \(.*iB\), got 10",
+        ),
+        (
+            lambda: propose_within(gpa_nd.audio, (4096,), channels=4, multiply_adds=10),
+            ValueError,
+            r"multiply_adds: expected at least [\d,]+ \(.*\), got 10",
+        ),
+        (lambda: propose_within(gpa_nd.audio, (3,), channels=4, memory=1e9), ValueError, "query_shape: .* too small"),
+        (lambda: propose_capturing(gpa_nd.audio, PHASES, PHASES, 0), ValueError, "mass: expected a number above 0"),
+        (lambda: propose_capturing(gpa_nd.audio, PHASES, PHASES, 1.1), ValueError, "and at most 1, got 1.1"),
+        (lambda: propose_capturing(gpa_nd.audio, PHASES, PHASES, True), TypeError, "mass: expected a number, got True"),
+        (
+            lambda: propose_capturing(gpa_nd.audio, PHASES * 0, PHASES * 0, 1),
+            ValueError,
+            r"mass: expected at most 0\.\d+, the most that a setting captures, got 1",
+        ),
+        (
+            lambda: propose_capturing(gpa_nd.audio, PHASES, PHASES, 0.5, queries=0),
+            ValueError,
+            "queries: expected at least 1, got 0",
+        ),
+        (lambda: propose_capturing(gpa_nd.audio, PHASES[0], PHASES[0], 0.5), ValueError, "q: expected shape"),
+    ],
+)
+def test_bad_input_is_named(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
