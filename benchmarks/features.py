@@ -41,8 +41,8 @@ class Source:
     def __str__(self) -> str:
         return f"{self.name}, {'×'.join(map(str, self.shape))}"
 
-    def tokens(self, perplexity: float) -> tuple[Tensor, Tensor, Tensor]:
-        """q, k and v (1, 1, n, 64): directions of features for q and k, the keys' own features for v.
+    def tokens(self, perplexity: float, *, directions: bool = True) -> tuple[Tensor, Tensor, Tensor]:
+        """q, k and v (1, 1, n, 64): features for q and k, or only their directions; the keys' own features for v.
 
         Lengths are such that a query of dense attention attends to so many keys: the exponential of the mean entropy
         of its weights.
@@ -53,7 +53,11 @@ class Source:
         _, axes = torch.linalg.eigh(of_keys.mT @ of_keys)
         axes = axes[:, -CHANNELS:]
         v = of_keys @ axes
-        q, k = F.normalize(of_queries @ axes, dim=-1), F.normalize(v, dim=-1)
+        q, k = of_queries @ axes, v
+        if directions:
+            q, k = F.normalize(q, dim=-1), F.normalize(k, dim=-1)
+        else:  # as long as directions, in the root mean square of keys
+            q, k = (x / k.square().sum(-1).mean().sqrt() for x in (q, k))
         length = (inverse_temperature(q, k, perplexity) * CHANNELS**0.5) ** 0.5
         return (q * length)[None, None], (k * length)[None, None], (v / v.std())[None, None]
 

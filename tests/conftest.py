@@ -145,13 +145,16 @@ def every_other() -> type[EveryOther]:
 
 
 class LargestTensor(TorchDispatchMode):
-    """Remembers the largest tensor that any operation returns."""
+    """Remembers the largest tensor that any operation returns, within the library's own operators as well."""
 
     def __init__(self):
         super().__init__()
         self.numel = 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.namespace == "gpa_nd" and not func.name().startswith("gpa_nd::fused"):
+            with self:
+                return func.redispatch(torch._C.DispatchKeySet(torch._C.DispatchKey.CPU), *args, **(kwargs or {}))
         out = func(*args, **(kwargs or {}))
         for x in out if isinstance(out, tuple | list) else (out,):
             if isinstance(x, torch.Tensor):

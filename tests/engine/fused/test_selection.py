@@ -309,8 +309,8 @@ def test_sums_are_held_a_chunk_at_a_time(cells, limit, monkeypatch):
     chunks = []
     monkeypatch.setattr(selection, "SUMS_AT_ONCE", limit)
     monkeypatch.setattr(selection_tiles, "SUMS_AT_ONCE", limit)
-    run = selection._select
-    monkeypatch.setattr(selection, "_select", lambda *args: chunks.append(args[2:4]) or run(*args))
+    run = selection._take
+    monkeypatch.setattr(selection, "_take", lambda *args: chunks.append((args[1], args[6])) or run(*args))
     assert select(q, k, layout, 7).equal(expected(q, k, layout, 7))
     least = math.ceil(16 / (1 << (cells.largest - 1).bit_length())) * 48  # the cells of one tile
     assert chunks[0][1].numel() <= max(limit, least)
