@@ -51,7 +51,8 @@ class PooledKeys:
             k_low, v_low = (pool(x.to(dtype), groups) / coarse.share[..., None] for x in (k, v))
             k_low = k_low.to(k.dtype).to(dtype)  # rounded as in Phase 1
             added, share = (x.repeat_interleave(heads // k.shape[1], dim=1) for x in (coarse.added, coarse.share))
-        return cls(*(x.repeat_interleave(heads // k.shape[1], dim=1) for x in (k_low, v_low)), added, share)
+        k_low, v_low = (x.repeat_interleave(heads // k.shape[1], dim=1) for x in (k_low, v_low))
+        return cls(k_low, v_low, added, share)
 
 
 def over_groups(

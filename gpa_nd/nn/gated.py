@@ -85,7 +85,9 @@ class GatedCoarse(nn.Module):
             raise ValueError(f"q: expected {self.gate.in_features} channels as the gate has, got {q.shape[-1]}")
         query_shape, key_shape = (tuple(int(n) for n in x.shape[2:-1]) for x in (q, k))
         coarse = coarse_attention(
-            *(x.flatten(2, -2) for x in (q, k, v)),
+            q.flatten(2, -2),
+            k.flatten(2, -2),
+            v.flatten(2, -2),
             self.gpa.layout(query_shape, key_shape, q.device),
             key_mask=None if key_mask is None else key_mask.flatten(1),
             key_bias=None if key_bias is None else key_bias.flatten(2),
@@ -94,4 +96,5 @@ class GatedCoarse(nn.Module):
             enable_gqa=self.gpa.enable_gqa,
         )
         gate = self.gate(q).sigmoid().to(out.dtype)
-        return out + gate * torch.unflatten(coarse, 2, query_shape)
+        result: Tensor = out + gate * torch.unflatten(coarse, 2, query_shape)
+        return result
