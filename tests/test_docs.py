@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-PAGES = [Path(__file__).parents[1] / "docs" / name for name in ("index.md", "concepts.md", "ragged.md")]
+PAGES = [Path(__file__).parents[1] / "docs" / name for name in ("index.md", "concepts.md", "ragged.md", "selection.md")]
 
 
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors:UserWarning")

@@ -33,7 +33,7 @@ numbers, k, v = (x.repeat_interleave(size, 0)[None, None] for x in (codes, 2 * c
 wanted = held[sigma].repeat_interleave(size, 0)
 
 
-def train(steps=200, **settings):
+def train(steps=100, **settings):
     """The matrix after training, and the error after each step if one group is then selected, hard."""
     matrix = (2 * codes).requires_grad_()
     optimizer, errors = torch.optim.Adam([matrix], lr=0.1), []
