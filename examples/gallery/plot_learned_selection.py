@@ -83,6 +83,7 @@ plt.show()
 
 
 def looks(matrix):
+    """(cells, groups) how much each group contributes to the first query of each cell."""
     q = numbers @ matrix
     relevant = gpa_nd.select_keys(q, k, layout, kappa=1)
     weights = key_contributions(q, k, layout, relevant, torch.arange(0, blocks * size, size))
