@@ -188,7 +188,11 @@ def cost_of_layout(layout: Layout, gpa: GPA, sizes: Sizes, *, backward: bool) ->
     if not n_q or not n_k:
         phase1 = phase2 = Work()
         of_backward, torch_bytes, triton_bytes = Work() if backward else None, out, out
-    elif gpa.backend == "auto" and gpa.affinity == "dot" and _sees_all(layout, _rules(kappas, gpa.ranking, gpa.mass, gpa.affinity)):
+    elif (
+        gpa.backend == "auto"
+        and gpa.affinity == "dot"
+        and _sees_all(layout, _rules(kappas, gpa.ranking, gpa.mass, gpa.affinity))
+    ):
         phase1, phase2, torch_bytes, triton_bytes = Work(), dense, dense_bytes, dense_bytes
         attended = visible
     else:

@@ -39,6 +39,12 @@ class Rest:
             added = keys.added + (keys.share.log() + sizes)
         return cls(replace(keys, added=added), layout, relevant)
 
+    @property
+    def added(self) -> Float[Tensor, "b h n_low"]:
+        """What comes to the affinities of each group, 0 where nothing of it is visible."""
+        assert self.keys.added is not None
+        return self.keys.added.masked_fill(self.keys.added.isneginf(), 0)
+
     def unselected(self, cell: Int[Tensor, " rows"]) -> Bool[Tensor, "b h rows n_low"]:
         """The groups with something visible that each of these cells may select and did not, nor has always on."""
         named, count = self.relevant[:, :, cell], len(self.layout.key_groups)

@@ -16,8 +16,8 @@ from gpa_nd.engine.precision import own_precision, wide
 from gpa_nd.layout import Layout
 from gpa_nd.partition import Partition
 
-ROOM = 2**22
-"""Scores that are held at once."""
+ROOM = 2**18
+"""Scores that are held at once on a CPU, in whose cache they are to stay; a GPU has room for more."""
 
 Seen = Callable[[Tensor], Tensor]
 """From the cells (rows,) of some rows to the groups that each sees, (1 or b, 1 or h, rows, n_k')."""
@@ -80,7 +80,8 @@ def over_groups(
         back = torch.empty_like(place).scatter_(0, cells.order, place)
         q = q.index_select(2, cells.order)
         some = _SomeRows(scale, affinity, seen)
-        step = max(1, ROOM // max(1, q.shape[0] * q.shape[1] * keys.k.shape[2]))
+        room = ROOM if q.device.type == "cpu" else 256 * ROOM
+        step = max(1, room // max(1, q.shape[0] * q.shape[1] * keys.k.shape[2]))
         blocks = [
             (q[:, :, start : start + step], keys.k, keys.v, keys.added, cell[start : start + step])
             for start in range(0, len(place), step)
@@ -110,9 +111,11 @@ class _SomeRows:
             seen, added = seen & ~masked[:, :, None], added.masked_fill(masked, 0)
         # Zero for what is no number: whoever sees it gets NaN in the end, and nobody a gradient.
         bad_q, bad_k, bad_v = (~x.isfinite().all(-1) for x in (q, k, v))
-        bad = (bad_k | bad_v)[..., None].to(v.dtype)
-        spoilt = (seen.to(v.dtype) @ bad)[..., 0] > 0
-        spoilt = spoilt | (bad_q & seen.any(-1))
+        nothing = ~seen.any(-1, keepdim=True)
+        spoilt = bad_q & ~nothing[..., 0]
+        bad = bad_k | bad_v
+        if torch.compiler.is_compiling() or bad.device.type != "cpu" or bool(bad.any()):  # waits for nothing
+            spoilt = spoilt | ((seen.to(v.dtype) @ bad[..., None].to(v.dtype))[..., 0] > 0)
         q = q.to(k.dtype).masked_fill(bad_q[..., None], 0)
         k, v = k.masked_fill(bad_k[..., None], 0), v.masked_fill(~v.isfinite(), 0)
         if self.affinity == "dot":
@@ -121,10 +124,9 @@ class _SomeRows:
             scores = torch.cdist(q, k, compute_mode="donot_use_mm_for_euclid_dist").square() * -self.scale
         if added is not None:
             scores = scores + added[:, :, None]
-        nothing = ~seen.any(-1, keepdim=True)
-        lse = scores.masked_fill(~(seen | nothing), -torch.inf).logsumexp(-1, keepdim=True)
-        out = (scores - lse).exp().masked_fill(~seen, 0) @ v
-        out = out.masked_fill(spoilt[..., None], torch.nan)
+        scores = scores.masked_fill(~(seen | nothing), -torch.inf)
+        lse = scores.logsumexp(-1, keepdim=True)
+        out = ((scores - lse).exp() @ v).masked_fill(nothing, 0).masked_fill(spoilt[..., None], torch.nan)
         return out, lse.masked_fill(nothing, -torch.inf)[..., 0].masked_fill(spoilt, torch.nan)
 
 

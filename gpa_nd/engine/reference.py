@@ -98,8 +98,7 @@ def attend(
         if rest is not None and rest.keys.added is not None:  # one pooled key for each group that was not selected
             unselected = rest.unselected(torch.tensor([cell], device=q.device))
             scores_of_rest = affinities(q_cell.to(rest.keys.k.dtype), rest.keys.k, scale, affinity)
-            added = rest.keys.added.masked_fill(rest.keys.added.isneginf(), 0)[:, :, None]
-            scores = torch.cat([scores, scores_of_rest + added], dim=-1)
+            scores = torch.cat([scores, scores_of_rest + rest.added[:, :, None]], dim=-1)
             both = torch.broadcast_tensors(seen[..., :1], unselected[..., :1])
             seen = torch.cat([x.expand(*both[0].shape[:3], -1) for x in (seen, unselected)], dim=-1)
             v_cell = torch.cat([v_cell.to(rest.keys.v.dtype), rest.keys.v], dim=-2)

@@ -84,11 +84,10 @@ class GatedCoarse(nn.Module):
         if q.shape[-1] != self.gate.in_features:
             raise ValueError(f"q: expected {self.gate.in_features} channels as the gate has, got {q.shape[-1]}")
         query_shape, key_shape = (tuple(int(n) for n in x.shape[2:-1]) for x in (q, k))
-        queries, keys, values = (x.flatten(2, -2) for x in (q, k, v))
         coarse = coarse_attention(
-            queries,
-            keys,
-            values,
+            q.flatten(2, -2),
+            k.flatten(2, -2),
+            v.flatten(2, -2),
             self.gpa.layout(query_shape, key_shape, q.device),
             key_mask=None if key_mask is None else key_mask.flatten(1),
             key_bias=None if key_bias is None else key_bias.flatten(2),
@@ -96,5 +95,6 @@ class GatedCoarse(nn.Module):
             affinity=self.gpa.affinity,
             enable_gqa=self.gpa.enable_gqa,
         )
-        gate: Tensor = self.gate(q).sigmoid().to(out.dtype)
-        return out + gate * torch.unflatten(coarse, 2, query_shape)
+        gate = self.gate(q).sigmoid().to(out.dtype)
+        result: Tensor = out + gate * torch.unflatten(coarse, 2, query_shape)
+        return result

@@ -18,9 +18,9 @@ class Selection(ABC):
     logarithms of the attention that the cell's coarse queries pay them, into weights: one of weight w counts w times
     in the softmax of Phase 2, and one of weight 0 is not attended to. What is always on has weight 1.
 
-    Law: weights are in [0, 1]; they are 0 where a score is −∞; along the last axis they add up to κ, or are all 1 where
-    no more than κ scores are finite; none is changed by adding a number to all scores of a row; and they follow the
-    candidates where these change places. Where ``hard`` is False, they alone decide the result.
+    Law: weights are in [0, 1]; they are 0 where a score is −∞; they follow the candidates where these change places;
+    and those of a row depend on that row alone. The rules of this library add up to κ, or are all 1 where no more than
+    κ scores are finite, and adding a number to all scores of a row changes nothing.
 
     Args:
         candidates: how many coarse keys each cell weighs, at least κ; 4 κ by default.
@@ -46,7 +46,7 @@ class Selection(ABC):
 
         Args:
             scores: (…, r) their scores, −∞ where there is none.
-            kappa: what the weights of a row add up to.
+            kappa: how many coarse keys hard selection would keep.
         """
 
     def among(self, kappa: int) -> int:

@@ -48,9 +48,9 @@ class SoftTopK(Selection):
 def soft_top_k(scores: Float[Tensor, "*rows r"], kappa: int, temperature: float = 1.0) -> Float[Tensor, "*rows r"]:
     """The projection of scores / temperature onto {w ∈ [0, 1]^r, Σ w = κ} (after Blondel et al. 2020).
 
-    The nearest such weights are clip(scores / temperature − τ, 0, 1) for one τ, which sorting finds exactly. Where
-    weights are between 0 and 1, the Jacobian is (1 − 1 1ᵀ / |A|) / temperature over these |A| entries; elsewhere it is
-    zero. With κ = 1 and scores not far apart this is sparsemax.
+    The nearest such weights are clip(scores / temperature − τ, 0, 1) for one τ, which sorting finds exactly. Over
+    the n entries whose weights are between 0 and 1, the Jacobian is (I − 1 1ᵀ / n) / temperature; elsewhere it is zero.
+    With κ = 1 and scores not far apart this is sparsemax.
 
     Args:
         scores: (…, r) of any floating point dtype; −∞ gets weight 0.

@@ -258,8 +258,9 @@ class Case:
     heads: int = 8
     key_heads: int = 8
     kappa: int = 12
-    # What is beside: "logits", "ranges", "heads last", "far apart", or some of: "positions" on one axis or on three
-    # "axes", a "bias" or a "mask", which has no gradient, with what Phase 1 knows of them, and "candidates".
+    # What is beside: "logits", "ranges", "heads last", "far apart", "sums" (the log-sum-exp, with a gradient), or some
+    # of: "positions" on one axis or on three "axes", a "bias" or a "mask", which has no gradient, with what Phase 1
+    # knows of them, and "candidates".
     extras: str = ""
 
     def has(self, *words: str) -> bool:
@@ -312,12 +313,12 @@ def cases() -> list[Case]:
     for geometry in ("image G=4 cells of 4", "video G=64 cells of 512"):
         few += [Case(geometry, dtype, 256) for dtype in (torch.bfloat16, torch.float32)]
     few += [Case("video G=64 cells of 512", c=128), Case("video G=64 cells of 512", torch.float16)]
-    few += [Case(PIVOT, torch.float32, extras=extras) for extras in ("logits", "positions", "far apart")]
+    few += [Case(PIVOT, torch.float32, extras=extras) for extras in ("logits", "positions", "far apart", "sums")]
     few += [Case(PIVOT, c=128, extras=extras) for extras in ("logits", "positions", "far apart")]
     few += [Case("ragged graph", extras=extras) for extras in ("logits", "positions", "ranges", "far apart")]
     few += [Case("ragged graph", torch.float32, 128), Case("points G=1 cells of 1", torch.float32)]
     few += [Case("image G=4 cells of 4", extras="positions"), Case("image G=4 cells of 4", extras="logits")]
-    few += [Case(PIVOT, extras=extras) for extras in ("logits", "positions", "ranges", "heads last")]
+    few += [Case(PIVOT, extras=extras) for extras in ("logits", "positions", "ranges", "heads last", "sums")]
     few += [Case(PIVOT, extras=extras) for extras in ("bias", "axes", "axes bias", "mask", "candidates")]
     few += [Case(PIVOT, c=c, extras="axes bias candidates") for c in (128, 256)]
     few += [Case(PIVOT, torch.float32, c, extras="axes bias candidates") for c in (64, 256)]
@@ -407,8 +408,10 @@ def run_attend(attention: Any, case: Case) -> None:
         positions = tuple(torch.empty(n, axes, dtype=torch.int64) for n in (n_q, n_k))
         layout = replace(layout, positions=positions)
     with patch.object(call, "reach", lambda x: 2**31) if case.extras == "far apart" else nullcontext():
-        out = attention.attend(q, k, v, layout, chosen, logits, bias, case.c**-0.5)
-        torch.autograd.backward([out], [torch.empty_like(out)])
+        attend = attention.attend_with_sums if case.extras == "sums" else attention.attend
+        outs = attend(q, k, v, layout, chosen, logits, bias, case.c**-0.5)
+        outs = outs if case.extras == "sums" else (outs,)
+        torch.autograd.backward(outs, [torch.empty_like(out) for out in outs])
 
 
 # Running --------------------------------------------------------------------------------------------------------------
