@@ -1,4 +1,5 @@
 """What does each ranking capture of what could be captured, and how long does it take?
+
 ``python -m benchmarks.rankings``.
 
 Features of photographs, video and sound, see :mod:`benchmarks.features`; nothing is trained. Captured is dense

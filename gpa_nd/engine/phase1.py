@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from jaxtyping import Float, Int
@@ -131,17 +130,23 @@ class Queries:
 
     def __init__(self, q: Tensor, layout: Layout, backend: Phase1) -> None:
         self.q, self.layout, self.backend = q, layout, backend
+        self._groups: Tensor | None = None  # not a cached property, whose lock a compiler cannot trace
+        self._parts: Tensor | None = None
 
-    @cached_property
+    @property
     def groups(self) -> Float[Tensor, "b h n_q_low c"]:
         """Means of groups."""
-        return pool(self.backend, self.q, self.layout.query_groups)
+        if self._groups is None:
+            self._groups = pool(self.backend, self.q, self.layout.query_groups)
+        return self._groups
 
-    @cached_property
+    @property
     def parts(self) -> Float[Tensor, "b h parts c"]:
         """Means of parts of groups."""
-        assert self.layout.query_parts is not None
-        return pool(self.backend, self.q, self.layout.query_parts)
+        if self._parts is None:
+            assert self.layout.query_parts is not None
+            self._parts = pool(self.backend, self.q, self.layout.query_parts)
+        return self._parts
 
 
 def select(

@@ -91,6 +91,15 @@ def test_compiled_without_a_break_and_without_a_difference(backend):
         assert compiled(*inputs).equal(results[1][0])
 
 
+@pytest.mark.parametrize("ranking", ["rms", "rerank"])
+@pytest.mark.parametrize("backend", FAST)
+def test_every_ranking_is_compiled_without_a_break(backend, ranking):
+    torch.compiler.reset()
+    gpa = image(backend=backend, ranking=ranking, mass=0.7)
+    inputs = tokens(dtype=torch.float32)
+    assert torch.compile(gpa, fullgraph=True, backend="aot_eager")(*inputs).equal(gpa(*inputs))
+
+
 @pytest.mark.parametrize("backend", FAST)
 def test_a_compiled_function_may_close_over_a_layout_that_nobody_used(backend):
     torch.compiler.reset()

@@ -86,7 +86,7 @@ def select_by_members(
             q,
             k,
             *_tensors_and_size(layout.rankers),
-            layout.key_groups.table,
+            layout.key_groups.tensors(),
             None if added is None else added.contiguous(),
             candidates,
             kappa,
@@ -179,14 +179,14 @@ def fused_select_by_members(
     cell_order: Tensor,
     cell_offsets: Tensor,
     largest_cell: int,
-    members: Tensor,
+    members: list[Tensor],
     added: Tensor | None,
     candidates: Tensor,
     kappa: int,
     scale: float,
     wants_sums: bool,
 ) -> tuple[Tensor, Tensor]:
-    """:func:`select_by_members` on the tensors of a layout; ``members`` (n_k', most) are each coarse key's."""
+    """:func:`select_by_members` on the tensors of a layout."""
     for name, x in (("q", q), ("k", k)):
         if x.shape[2] > MOST_PARTS:
             raise ValueError(f"{name}: backend 'triton' takes up to {MOST_PARTS:,} parts of groups, got {x.shape[2]:,}")
@@ -209,8 +209,9 @@ def fused_select_by_members(
         scale=abs(scale) or 1.0,
         chip=chip,
     )
-    best = _Best.empty(scores.heads, len(cells), min(kappa, len(members)), wants_sums, q.device)
-    _among(scores, tile, candidates.flatten(0, 1), best, members)
+    table = Partition.from_tensors(members).table
+    best = _Best.empty(scores.heads, len(cells), min(kappa, len(table)), wants_sums, q.device)
+    _among(scores, tile, candidates.flatten(0, 1), best, table)
     return best.of_heads(q)
 
 
@@ -258,14 +259,14 @@ def _(
     cell_order: Tensor,
     cell_offsets: Tensor,
     largest_cell: int,
-    members: Tensor,
+    members: list[Tensor],
     added: Tensor | None,
     candidates: Tensor,
     kappa: int,
     scale: float,
     wants_sums: bool,
 ) -> tuple[Tensor, Tensor]:
-    return _room_for_best(q, cell_offsets.shape[0] - 1, min(kappa, members.shape[0]), wants_sums)
+    return _room_for_best(q, cell_offsets.shape[0] - 1, min(kappa, members[1].shape[0] - 1), wants_sums)
 
 
 def _room_for_best(q: Tensor, cells: int, kappa: int, wants_sums: bool) -> tuple[Tensor, Tensor]:
