@@ -3,6 +3,7 @@
 print(
     """python -m benchmarks.attention  how fast and how large, against dense attention and others
 python -m benchmarks.quality    how near to dense attention, for time and memory
+python -m benchmarks.rankings   what each ranking captures of what could be
 python -m benchmarks.graph      a graph of a million nodes
 python -m benchmarks.levels     up to four million elements
 python -m benchmarks.ragged     graphs and sequences of different sizes in one call

@@ -70,6 +70,14 @@ def test_quality_covers_photographs_video_and_audio(tmp_path):
     assert (tmp_path / "quality.png").stat().st_size > 10_000
 
 
+def test_rankings_capture_no_more_than_the_best_choice(tmp_path):
+    pytest.importorskip("skimage", reason="the extra 'bench' is not installed")
+    found = quick("rankings", tmp_path, ["photographs", "video", "audio"])
+    for entry in (entry for section in ("photographs", "video", "audio") for entry in found[section]):
+        assert all(0 < entry[ranking] <= 1 + 1e-6 for ranking in ("mean", "rms", "moments", "rerank"))
+        assert entry["rerank"] > entry["mean"] - 0.02
+
+
 @NEEDS_LINUX
 def test_levels_are_timed_on_every_structure(tmp_path):
     found = quick("levels", tmp_path, ["levels"])["levels"]
