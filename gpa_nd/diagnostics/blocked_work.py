@@ -12,6 +12,7 @@ from gpa_nd.engine.blocked.blocks import CellBlocks, limit_on
 from gpa_nd.engine.blocked.phase1 import ROWS_AT_ONCE
 from gpa_nd.engine.blocked.phase2 import _multiplies as multiplies
 from gpa_nd.engine.blocked.spans import Apart, Span, plan
+from gpa_nd.engine.blocked.widths import widths
 from gpa_nd.engine.precision import wide
 from gpa_nd.layout import Layout
 from gpa_nd.partition import Partition
@@ -204,9 +205,9 @@ def columns_of(members: Partition, chosen: int) -> int:
 
 def phase2(layout: Layout, chosen: int, sizes: Sizes) -> Phase:
     """Attention to the elements under so many coarse keys of each cell."""
-    c, c_v, columns = sizes.channels, sizes.value_channels, columns_of(layout.members, chosen)
+    c, c_v = sizes.channels, sizes.value_channels
     work, held, dtype = Work(), _Held(), torch.empty(0, dtype=sizes.dtype)
-    for cells, size, part in _blocks(layout, columns, 2, sizes):
+    for cells, size, part, columns in _blocks(layout, chosen, 2, sizes):
         rows = cells * size
         tokens = rows * c + cells * columns * (c + c_v)
         work += Work(rows * columns * (c + c_v), tokens * sizes.given, rows * c_v * sizes.given)
@@ -218,9 +219,9 @@ def phase2(layout: Layout, chosen: int, sizes: Sizes) -> Phase:
 
 def backward(layout: Layout, chosen: int, sizes: Sizes) -> Phase:
     """The gradients of q, k and v, from what was given forward: keys are gathered and scored again."""
-    c, c_v, columns = sizes.channels, sizes.value_channels, columns_of(layout.members, chosen)
+    c, c_v = sizes.channels, sizes.value_channels
     work, held = Work(), _Held()
-    for cells, size, part in _blocks(layout, columns, 4, sizes):
+    for cells, size, part, columns in _blocks(layout, chosen, 4, sizes):
         rows = cells * size
         gathered = cells * columns * (c + c_v)
         work += Work(
@@ -245,20 +246,24 @@ def backward(layout: Layout, chosen: int, sizes: Sizes) -> Phase:
     return Phase(work, gradients + held.bytes, gradients)
 
 
-def _blocks(layout: Layout, columns: int, matrices: int, sizes: Sizes) -> list[tuple[int, int, int]]:
-    """Cells in each block, queries in each of its cells, and how many of those at once."""
+def _blocks(layout: Layout, chosen: int, matrices: int, sizes: Sizes) -> list[tuple[int, int, int, int]]:
+    """Cells in each block, queries in each of its cells, how many of those at once, and room for so many elements."""
     limit, row = sizes.limit(layout.query_groups.num_elements), sizes.channels + sizes.value_channels
-    blocks = CellBlocks(
-        layout.fine_cells,
-        limit,
-        per_element=row + matrices * columns,
-        per_cell=matrices // 2 * row * columns,
-        heads=sizes.rows,
-    )
+    relevant = torch.full((1, 1, 1), -1).expand(1, len(layout.query_cells), chosen)  # whatever will be there
     found = []
-    for start, stop, size, _ in blocks.spans:
-        cells = stop - start
-        found.append((cells, size, min(size, max(1, limit // (cells * matrices * columns)))))
+    for named, of_cells in widths(relevant, layout.always if sizes.device == "cpu" else None):
+        columns = columns_of(layout.members, named)
+        blocks = CellBlocks(
+            layout.fine_cells,
+            limit,
+            per_element=row + matrices * columns,
+            per_cell=matrices // 2 * row * columns,
+            heads=sizes.rows,
+            only=of_cells,
+        )
+        for start, stop, size, _ in blocks.spans:
+            cells = stop - start
+            found.append((cells, size, min(size, max(1, limit // (cells * matrices * columns))), columns))
     return found
 
 
