@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from gpa_nd.engine.blocked import selection
+from gpa_nd.engine.blocked.phase1 import Phase1
 
 aten = torch.ops.aten
 PRODUCTS = {aten.mm: 0, aten.bmm: 0, aten.addmm: 1, aten.baddbmm: 1, aten.baddbmm_: 1}
@@ -62,16 +63,22 @@ class Counted(TorchDispatchMode):
 
     @contextmanager
     def counting(self, *tokens: Tensor) -> Iterator[Counted]:
-        """Count what happens within, and the means of these tokens as tokens, too."""
+        """Count what happens within, and the means of these tokens as tokens, too, and the parts that are compared."""
         self.add_tokens(tokens)
-        pool = selection._pool
+        pool, phase1 = selection._pool, selection.Phase1
 
         def pooled(*arguments: object) -> Tensor:
             low = pool(*arguments)  # type: ignore[arg-type]
             self.add_tokens([low])
             return low
 
-        with patch.object(selection, "_pool", pooled), self:
+        def ranking(*arguments: object) -> Phase1:
+            phase = phase1(*arguments)  # type: ignore[arg-type]
+            if phase.members > 1:
+                self.add_tokens([phase.q, phase.k])
+            return phase
+
+        with patch.object(selection, "_pool", pooled), patch.object(selection, "Phase1", ranking), self:
             yield self
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]

@@ -1,17 +1,15 @@
-"""What backend "torch" computes, moves and holds, found by dividing the work into blocks as it does."""
+"""What Phase 2 of backend "torch" computes, moves and holds, found by dividing the work into blocks as it does."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil
 
 import torch
 
 from gpa_nd.diagnostics.work import Work
 from gpa_nd.engine.blocked.blocks import CellBlocks, limit_on
-from gpa_nd.engine.blocked.phase1 import ROWS_AT_ONCE
 from gpa_nd.engine.blocked.phase2 import _multiplies as multiplies
-from gpa_nd.engine.blocked.spans import Apart, Span, plan
+from gpa_nd.engine.blocked.widths import widths
 from gpa_nd.engine.precision import wide
 from gpa_nd.layout import Layout
 from gpa_nd.partition import Partition
@@ -71,7 +69,7 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Phase:
-    """One phase.
+    """One phase, or a step of it.
 
     Attributes:
         work: what is computed and moved.
@@ -89,114 +87,6 @@ def selected(layout: Layout, kappa: int) -> int:
     return min(kappa, len(layout.key_groups)) + (0 if layout.always is None else layout.always.shape[1])
 
 
-# Phase 1 --------------------------------------------------------------------------------------------------------------
-
-
-def phase1(layout: Layout, kappas: tuple[int, ...], sizes: Sizes) -> Phase:
-    """Selection, with the levels above."""
-    queries, keys = len(layout.query_groups), len(layout.key_groups)
-    kappa = min(kappas[0] + layout.contested, keys)
-    cells = len(layout.query_cells)
-    pooled, low, pooling = _pooling(layout, sizes)
-    work, kept, above_held = pooled, 0, 0
-    if layout.coarser is not None and layout.children is not None:
-        above = phase1(layout.coarser, kappas[1:], sizes)
-        work += above.work + pooled  # the means that the level above divides, and those that are ranked
-        means = (sizes.rows * queries + sizes.key_rows * keys) * sizes.channels * sizes.given
-        count = selected(layout.coarser, kappas[1]) * layout.children.shape[1]
-        candidates = sizes.rows * cells * count * INDEX
-        kept, above_held = means + candidates, means + above.held
-        ranked, scratch = _among(layout, count, sizes)
-        # A table of those under what was selected, masked where nothing was: two of them for a moment.
-        above_held = max(above_held, means + above.returned + 2 * candidates + candidates // INDEX)
-    else:
-        ranked, scratch = _among_all(layout, sizes)
-    chosen = sizes.rows * cells * kappa * INDEX
-    returned = sizes.rows * cells * selected(layout, kappas[0]) * INDEX
-    joined = chosen + 2 * returned if layout.always is not None else chosen
-    held = max(above_held, kept + low + max(pooling, chosen + scratch), kept + joined)
-    return Phase(work + ranked + Work(0, 0, 2 * chosen), held, returned)
-
-
-def _pooling(layout: Layout, sizes: Sizes) -> tuple[Work, int, int]:
-    """Means of queries and keys, the bytes of these, and those that are held besides to compute them."""
-    of_queries = sizes.rows * len(layout.query_groups) * sizes.channels * sizes.wide
-    of_keys = sizes.key_rows * len(layout.key_groups) * sizes.channels * sizes.wide
-    shared = sizes.rows * len(layout.key_groups) * sizes.channels * sizes.wide
-    tokens = sizes.rows * layout.query_groups.num_elements + sizes.key_rows * layout.key_groups.num_elements
-    scaled = of_queries if sizes.affinity == "dot" else 0
-    # Means are looked through for what is not finite, those of queries then scaled.
-    work = Work(
-        0,
-        tokens * sizes.channels * sizes.given + 4 * (of_queries + of_keys) + scaled,
-        2 * (of_queries + of_keys) + scaled,
-    )
-    low = of_queries + max(shared, of_keys)
-    besides = 0
-    for groups, rows in ((layout.query_groups, sizes.rows), (layout.key_groups, sizes.key_rows)):
-        if not (groups.uniform and groups.order.equal(torch.arange(groups.num_elements))):  # gathered, in blocks
-            held, limit = _Held(), limit_on(sizes.device, rows * groups.num_elements * sizes.channels)
-            for start, stop, size, _ in CellBlocks(groups, limit, per_element=sizes.channels, heads=rows).spans:
-                elements, each = (stop - start) * size, sizes.channels * sizes.given + 2 * INDEX
-                held(elements=elements * each, means=(stop - start) * sizes.channels * sizes.wide)
-            besides = max(besides, held.bytes)
-    return work, low + (of_keys if shared > of_keys else 0), besides
-
-
-def _among_all(layout: Layout, sizes: Sizes) -> tuple[Work, int]:
-    """What cells rank among all that they may see, and the most that a block holds."""
-    rankers, everything = layout.rankers, Span(None, 0, len(layout.key_groups), alike=True)
-    limit = sizes.limit(layout.query_groups.num_elements)
-    spans: list[Span] = [everything]
-    apart: list[Apart] = []
-    if layout.host_ranges is not None:
-        spans, apart = plan(layout.host_ranges, rankers.host_offsets.diff())
-    work, held = Work(), _Held()
-    for span in spans:
-        columns = span.stop - span.start
-        together = min(sizes.rows, max(1, limit // (ROWS_AT_ONCE * columns)))
-        blocks = CellBlocks(rankers, limit, per_element=together * columns, only=span.cells)
-        hides = not span.alike or layout.coarse_positions is not None
-        for start, stop, size, _ in blocks.spans:
-            cells, step = stop - start, max(1, limit // (together * (stop - start) * columns))
-            times = sizes.rows / together * ceil(size / step)
-            work += _ranking(cells * size * sizes.rows, round(times * together * columns), columns, sizes)
-            scores = together * cells * min(step, size) * columns
-            held.coarse(scores, together * cells, columns, min(step, size), step < size, hides, sizes)
-    for few in apart:
-        work += _apart(layout, few.width, few.cells, sizes, limit, held)
-    return work, held.bytes
-
-
-def _among(layout: Layout, columns: int, sizes: Sizes) -> tuple[Work, int]:
-    """What cells rank among candidates of their own."""
-    held = _Held()
-    work = _apart(layout, columns, None, sizes, sizes.limit(layout.query_groups.num_elements), held)
-    return work, held.bytes
-
-
-def _apart(layout: Layout, columns: int, cells: torch.Tensor | None, sizes: Sizes, limit: int, held: _Held) -> Work:
-    """Cells of which each has a copy of the coarse keys that it sees."""
-    c, work = sizes.channels, Work()
-    for start, stop, size, _ in CellBlocks(layout.rankers, limit, c + columns, columns * c, sizes.rows, cells).spans:
-        pairs, step = stop - start, max(1, limit // ((stop - start) * columns))
-        work += _ranking(pairs * size, pairs * columns, columns, sizes)
-        part = min(step, size)
-        held.coarse(pairs * part * columns, pairs, columns, part, step < size, True, sizes)
-        # Copies of coarse keys, and their numbers: sorted, kept in order, as rows.
-        held(copies=pairs * columns * (c * sizes.wide + 5 * INDEX))
-    return work
-
-
-def _ranking(rows: int, keys: int, columns: int, sizes: Sizes) -> Work:
-    """So many coarse queries meet so many coarse keys each, of which so many rows are read."""
-    c, number = sizes.channels, sizes.wide
-    return Work(rows * columns * c, (rows + keys) * c * number, 0)
-
-
-# Phase 2 --------------------------------------------------------------------------------------------------------------
-
-
 def columns_of(members: Partition, chosen: int) -> int:
     """Room that every cell has for the elements under so many coarse keys: the largest of them."""
     return max(1, int(members.host_offsets.diff().topk(min(chosen, len(members))).values.sum()))
@@ -204,9 +94,9 @@ def columns_of(members: Partition, chosen: int) -> int:
 
 def phase2(layout: Layout, chosen: int, sizes: Sizes) -> Phase:
     """Attention to the elements under so many coarse keys of each cell."""
-    c, c_v, columns = sizes.channels, sizes.value_channels, columns_of(layout.members, chosen)
-    work, held, dtype = Work(), _Held(), torch.empty(0, dtype=sizes.dtype)
-    for cells, size, part in _blocks(layout, columns, 2, sizes):
+    c, c_v = sizes.channels, sizes.value_channels
+    work, held, dtype = Work(), Held(), torch.empty(0, dtype=sizes.dtype)
+    for cells, size, part, columns in _blocks(layout, chosen, 2, sizes):
         rows = cells * size
         tokens = rows * c + cells * columns * (c + c_v)
         work += Work(rows * columns * (c + c_v), tokens * sizes.given, rows * c_v * sizes.given)
@@ -218,9 +108,9 @@ def phase2(layout: Layout, chosen: int, sizes: Sizes) -> Phase:
 
 def backward(layout: Layout, chosen: int, sizes: Sizes) -> Phase:
     """The gradients of q, k and v, from what was given forward: keys are gathered and scored again."""
-    c, c_v, columns = sizes.channels, sizes.value_channels, columns_of(layout.members, chosen)
-    work, held = Work(), _Held()
-    for cells, size, part in _blocks(layout, columns, 4, sizes):
+    c, c_v = sizes.channels, sizes.value_channels
+    work, held = Work(), Held()
+    for cells, size, part, columns in _blocks(layout, chosen, 4, sizes):
         rows = cells * size
         gathered = cells * columns * (c + c_v)
         work += Work(
@@ -245,44 +135,45 @@ def backward(layout: Layout, chosen: int, sizes: Sizes) -> Phase:
     return Phase(work, gradients + held.bytes, gradients)
 
 
-def _blocks(layout: Layout, columns: int, matrices: int, sizes: Sizes) -> list[tuple[int, int, int]]:
-    """Cells in each block, queries in each of its cells, and how many of those at once."""
+def _blocks(layout: Layout, chosen: int, matrices: int, sizes: Sizes) -> list[tuple[int, int, int, int]]:
+    """Cells in each block, queries in each of its cells, how many of those at once, and room for so many elements."""
     limit, row = sizes.limit(layout.query_groups.num_elements), sizes.channels + sizes.value_channels
-    blocks = CellBlocks(
-        layout.fine_cells,
-        limit,
-        per_element=row + matrices * columns,
-        per_cell=matrices // 2 * row * columns,
-        heads=sizes.rows,
-    )
+    relevant = torch.full((1, 1, 1), -1).expand(1, len(layout.query_cells), chosen)  # whatever will be there
     found = []
-    for start, stop, size, _ in blocks.spans:
-        cells = stop - start
-        found.append((cells, size, min(size, max(1, limit // (cells * matrices * columns)))))
+    for named, of_cells in widths(relevant, layout.always if sizes.device == "cpu" else None):
+        columns = columns_of(layout.members, named)
+        blocks = CellBlocks(
+            layout.fine_cells,
+            limit,
+            per_element=row + matrices * columns,
+            per_cell=matrices // 2 * row * columns,
+            heads=sizes.rows,
+            only=of_cells,
+        )
+        for start, stop, size, _ in blocks.spans:
+            cells = stop - start
+            found.append((cells, size, min(size, max(1, limit // (cells * matrices * columns))), columns))
     return found
 
 
-class _Held:
-    """Memory that one block takes over from another: of each kind, the most that any needs."""
+class Held:
+    """Memory that one block takes over from another: of each kind, the most that any needs.
+
+    Attributes:
+        most: bytes of each kind.
+        bytes: of all kinds together, at the peak.
+    """
 
     def __init__(self) -> None:
         self.most: dict[str, int] = {}
-        self.bytes = 0  # of all kinds together, at the peak
+        self.bytes = 0
 
     def __call__(self, **bytes_of: int) -> None:
+        """A block needs so many of these kinds."""
         for name, number in bytes_of.items():
             if number > self.most.get(name, 0):  # made anew, before the smaller one is given up
                 self.bytes = max(self.bytes, sum(self.most.values()) + number)
                 self.most[name] = number
-
-    def coarse(self, scores: int, cells: int, columns: int, part: int, again: bool, hides: bool, sizes: Sizes) -> None:
-        """So many scores of coarse queries, their sums over cells, picked queries, and what hides coarse keys."""
-        self(
-            queries=cells * part * sizes.channels * sizes.wide,
-            scores=scores * sizes.wide * (1 if sizes.device == "cpu" else 2),
-            sums=cells * columns * (1 + again + hides) * sizes.wide,
-            hidden=2 * cells * columns if hides else 0,
-        )
 
     def block(
         self, layout: Layout, cells: int, columns: int, part: int, sizes: Sizes, weighs_as_given: bool = False

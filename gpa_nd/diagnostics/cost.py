@@ -12,9 +12,11 @@ from gpa_nd.checks import check_int
 from gpa_nd.diagnostics import blocked_work
 from gpa_nd.diagnostics.blocked_work import Sizes
 from gpa_nd.diagnostics.fused_memory import FLOAT, fused_bytes
+from gpa_nd.diagnostics.ranking_work import phase1 as phase1_work
 from gpa_nd.diagnostics.work import Work
 from gpa_nd.engine import _enough, _rules, _sees_all
 from gpa_nd.engine.arguments import DTYPES, check_kappa
+from gpa_nd.engine.phase1 import Rule
 from gpa_nd.layout import Layout
 from gpa_nd.nn.gpa import GPA
 from gpa_nd.ops.base import Shape
@@ -172,8 +174,8 @@ def _layout(gpa: GPA, query_shape: Shape | Sequence[Shape], key_shape: Shape | S
 
 def cost_of_layout(layout: Layout, gpa: GPA, sizes: Sizes, *, backward: bool) -> Cost:
     """:func:`cost`, where the layout is there already."""
-    kappas = check_kappa(gpa.kappa, layout)
-    visible, attended = _pairs(layout, kappas[0])
+    rules = _rules(check_kappa(gpa.kappa, layout), gpa.ranking, gpa.mass, gpa.affinity)
+    visible, attended = _pairs(layout, rules[0].kappa)
     n_q, n_k, c, c_v = (
         layout.query_groups.num_elements, layout.key_groups.num_elements, sizes.channels, sizes.value_channels
     )  # fmt: skip
@@ -188,15 +190,11 @@ def cost_of_layout(layout: Layout, gpa: GPA, sizes: Sizes, *, backward: bool) ->
     if not n_q or not n_k:
         phase1 = phase2 = Work()
         of_backward, torch_bytes, triton_bytes = Work() if backward else None, out, out
-    elif (
-        gpa.backend == "auto"
-        and gpa.affinity == "dot"
-        and _sees_all(layout, _rules(kappas, gpa.ranking, gpa.mass, gpa.affinity))
-    ):
+    elif gpa.backend == "auto" and gpa.affinity == "dot" and _sees_all(layout, rules):
         phase1, phase2, torch_bytes, triton_bytes = Work(), dense, dense_bytes, dense_bytes
         attended = visible
     else:
-        phase1, phase2, of_backward, torch_bytes, triton_bytes = _both_backends(layout, kappas, sizes, backward)
+        phase1, phase2, of_backward, torch_bytes, triton_bytes = _both_backends(layout, rules, sizes, backward)
     return Cost(
         queries=n_q,
         keys=n_k,
@@ -215,16 +213,17 @@ def cost_of_layout(layout: Layout, gpa: GPA, sizes: Sizes, *, backward: bool) ->
 
 
 def _both_backends(
-    layout: Layout, kappas: tuple[int, ...], sizes: Sizes, backward: bool
+    layout: Layout, rules: tuple[Rule, ...], sizes: Sizes, backward: bool
 ) -> tuple[Work, Work, Work | None, int, int]:
     """Both phases and the gradients, and the memory of backends "torch" and "triton"."""
-    kappas = tuple(rule.kappa for rule in _enough(_rules(kappas, "mean", None, "dot"), layout))
-    chosen = blocked_work.selected(layout, kappas[0])
-    first, second = blocked_work.phase1(layout, kappas, sizes), blocked_work.phase2(layout, chosen, sizes)
+    rules = _enough(rules, layout)
+    chosen = blocked_work.selected(layout, rules[0].kappa)
+    first, second = phase1_work(layout, rules, sizes), blocked_work.phase2(layout, chosen, sizes)
     peak, of_backward = max(first.held, first.returned + second.held), None
     if backward:
         third = blocked_work.backward(layout, chosen, sizes)
         peak, of_backward = max(peak, first.returned + second.returned + third.held), third.work
+    kappas = tuple(rule.kappa for rule in rules)
     return first.work, second.work, of_backward, peak, fused_bytes(layout, kappas, chosen, sizes, backward=backward)
 
 

@@ -37,6 +37,25 @@ CASES = {
     "float64": (gpa_nd.image(4, (8, 8), 6), (48, 48), {"dtype": torch.float64}),
     "shared heads": (gpa_nd.image(4, (8, 8), 6, enable_gqa=True), (48, 48), {"heads": 4, "key_heads": 2}),
     "distances": (gpa_nd.image(4, (8, 8), 6, affinity="euclidean"), (48, 48), {}),
+    "rms": (gpa_nd.image(4, (8, 8), 6, ranking="rms"), (48, 48), {}),
+    "rms, d = 2": (gpa_nd.image(2, (8, 8), 6, ranking="rms"), (40, 44), {"batch": 2}),
+    "rms, two levels": (gpa_nd.audio(4, 64, (8, 6), ranking="rms"), (4096,), {}),
+    "moments": (gpa_nd.image(4, (4, 4), 6, ranking="moments"), (48, 48), {"heads": 2}),
+    "moments, d = 2": (gpa_nd.image(2, (8, 8), 6, ranking="moments"), (45, 44), {}),
+    "moments, two levels": (gpa_nd.audio(4, 64, (8, 6), ranking="moments"), (4096,), {}),
+    "rerank": (gpa_nd.image(4, (6, 6), 6, ranking="rerank"), (48, 48), {}),
+    "rerank, d = 2": (gpa_nd.image(2, (8, 8), 6, ranking="rerank"), (40, 44), {"heads": 2}),
+    "rerank of what nothing divides": (gpa_nd.image(4, (5, 7), 6, ranking="rerank"), (45, 61), {}),
+    "rerank, causal": (gpa_nd.audio(8, 32, 6, ranking="rerank", causal=True), (3000,), {}),
+    "rerank, three levels": (gpa_nd.audio(4, 64, (8, 6, 4), ranking="rerank"), (4096,), {}),
+    "rerank, shared heads": (
+        gpa_nd.image(4, (8, 8), 6, ranking="rerank", enable_gqa=True), (48, 48), {"heads": 4, "key_heads": 2},
+    ),
+    "rerank of distances": (gpa_nd.image(4, (8, 8), 6, ranking="rerank", affinity="euclidean"), (48, 48), {}),
+    "rerank, bfloat16": (gpa_nd.image(4, (8, 8), 6, ranking="rerank"), (48, 48), {"dtype": torch.bfloat16}),
+    "a mass": (gpa_nd.image(4, (8, 8), 24, mass=0.5), (64, 64), {}),
+    "rerank and a mass": (gpa_nd.image(4, (8, 8), 6, ranking="rerank", mass=0.5), (48, 48), {}),
+    "many of many": (gpa_nd.audio(4, 64, 40, ranking="rms"), (8192,), {}),
 }  # fmt: skip
 
 
@@ -51,6 +70,7 @@ def measured(gpa, query_shape, settings, part):
     k = torch.randn(batch, shared, n_k, c, dtype=dtype, requires_grad=True)
     v = torch.randn(batch, shared, n_k, settings.get("value_channels", c), dtype=dtype, requires_grad=True)
     chosen = {"affinity": gpa.affinity, "enable_gqa": shared != heads, "backend": "torch"}
+    ranking = chosen | {"ranking": gpa.ranking, "mass": gpa.mass}
     kappa = tuple(
         max(1, min(x, level.most_visible)) for x, level in zip(kappas(gpa, layout), levels(layout), strict=True)
     )
@@ -58,11 +78,11 @@ def measured(gpa, query_shape, settings, part):
         counted = Counted()
         if part == "all":
             with counted.counting(q, k, v):
-                out = gpa_nd.gpa_attention(q, k, v, layout, kappa=gpa.kappa, **chosen)
+                out = gpa_nd.gpa_attention(q, k, v, layout, kappa=gpa.kappa, **ranking)
                 torch.autograd.grad(out, (q, k, v), torch.ones_like(out))
             continue
         with counted.counting(q, k, v) if part == "phase1" else Counted():
-            relevant = gpa_nd.select_keys(q, k, layout, kappa=kappa, **chosen)
+            relevant = gpa_nd.select_keys(q, k, layout, kappa=kappa, **ranking)
         with counted.counting(q, k, v) if part == "phase2" else Counted():
             out = gpa_nd.attend(q, k, v, layout, relevant, **chosen)
         gradient = torch.ones_like(out)
