@@ -120,7 +120,7 @@ def propose_within(
         >>> from gpa_nd.diagnostics import propose_within
         >>> for proposal in propose_within(gpa_nd.image, (128, 128), channels=64, multiply_adds=500e6)[:3]:
         ...     print(proposal)
-        downsample=4, cells=(32, 32), kappa=12: 192 keys per query, 470 M multiply-adds, 8.84 MiB
+        downsample=4, cells=(32, 32), kappa=12: 192 keys per query, 470 M multiply-adds, 7.87 MiB
         downsample=4, cells=(16, 16), kappa=12: 192 keys per query, 470 M multiply-adds, 7.21 MiB
         downsample=4, cells=(8, 8), kappa=12: 192 keys per query, 470 M multiply-adds, 6.49 MiB
         >>> gpa = gpa_nd.image(**proposal.settings)           # or proposal.gpa
