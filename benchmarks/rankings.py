@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import math
 from dataclasses import dataclass
+from functools import partial
 from statistics import fmean, median
 from typing import Any
 
@@ -54,7 +55,7 @@ def main() -> None:
                 for factor in FACTORS[len(source.shape)]
             ],
             lambda item: measure(item, options),
-            tables,
+            partial(tables, kind),
         )
         for kind in dict.fromkeys(source.kind for source in found)
     ]
@@ -108,18 +109,18 @@ def measure(item: Item, options: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
-def tables(found: Found) -> list[Table]:
+def tables(kind: str, found: Found) -> list[Table]:
     """One row for each factor and perplexity, the mean over sources and lengths, and the worst of them."""
     sources_of = list(dict.fromkeys(entry["item"].split(", directions")[0].split(", as they")[0] for entry in found))
     table = Table(
-        f"What does each ranking capture of what could be captured? {', '.join(sources_of)}",
-        ("", "the best", *(f"{ranking}{what}" for ranking in RANKINGS for what in ("", ", worst"))),
-        note=f"{CHANNELS} channels; each query attends to about {KEYS_PER_QUERY} keys. The best: how much of dense "
-        "attention's weight the best choice captures; the others: captured over that, in the mean over sources and "
-        "over features as directions and as they are, and the worst.",
+        f"{kind.capitalize()}: what does each ranking capture of what could be captured?",
+        ("", "perplexity", "the best", *(f"{ranking}{what}" for ranking in RANKINGS for what in ("", ", worst"))),
+        note=f"{'; '.join(sources_of)}. {CHANNELS} channels; each query attends to about {KEYS_PER_QUERY} keys. The "
+        "best: how much of dense attention's weight the best choice captures; the others: captured over that, in the "
+        "mean over sources and over features as directions and as they are, and the worst.",
     )
     clock = Table(
-        f"And how long does it take? {', '.join(sources_of)}",
+        f"{kind.capitalize()}: how long does it take?",
         ("", *RANKINGS[:1], *(f"{ranking} takes" for ranking in RANKINGS[1:])),
         note="Forward pass with the ranking by the mean, and times that; medians over perplexities and sources.",
     )
@@ -132,7 +133,7 @@ def tables(found: Found) -> list[Table]:
             for ranking in RANKINGS:
                 parts = [entry[ranking] for entry in some]
                 cells += [f"{fmean(parts):.2f}", f"{min(parts):.2f}"]
-            table.add(f"d={d}, κ={some[0]['kappa']}, perplexity {perplexity}", *cells)
+            table.add(f"d={d}, κ={some[0]['kappa']}", perplexity, *cells)
         mean = median(entry["seconds"]["mean"] for entry in of_factor)
         ratios = {
             ranking: median(entry["seconds"][ranking] / entry["seconds"]["mean"] for entry in of_factor)
