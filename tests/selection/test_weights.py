@@ -18,7 +18,7 @@ RULES = [
 ]
 
 
-@pytest.fixture(params=RULES, ids=repr)
+@pytest.fixture(params=RULES, ids=lambda rule: f"{type(rule).__name__} {getattr(rule, 'temperature', '')}")
 def rule(request):
     return request.param
 
