@@ -54,9 +54,9 @@ class Layout:
         children: the coarse keys under each one of ``coarser``; short rows end in −1.
         pooled: the same cells, ranges and positions over elements that are the coarse queries and coarse keys of this
             layout; None where elements are not grouped.
-        first_queries: what ranks coarse keys at the first of the two looks of ``ranking="rerank"``: the parts of
-            queries where they have at least four members on average, and their groups otherwise; None without parts.
-        first_look: the same cells, ranges and positions over these queries and the coarse keys.
+        by_parts: whether parts of queries, and not their groups, rank coarse keys at the first of the two looks of
+            ``ranking="rerank"``: where the largest of them has at least four members.
+        first_look: the same cells, ranges and positions over these queries and the coarse keys; None without parts.
         second_look: the same over parts of queries, and coarse keys that are groups of parts.
 
     Raises:
@@ -93,7 +93,7 @@ class Layout:
     contested: int = field(init=False)
     children: Int[Tensor, "n_k_above most"] | None = field(init=False, default=None)
     pooled: Layout | None = field(init=False, default=None)
-    first_queries: Partition | None = field(init=False, default=None)
+    by_parts: bool = field(init=False, default=False)
     first_look: Layout | None = field(init=False, default=None)
     second_look: Layout | None = field(init=False, default=None)
 
@@ -241,8 +241,8 @@ class Layout:
     def _look(self, queries: Partition, keys: Partition) -> None:
         n_k = len(self.key_groups)
         cells_of_parts = Partition.from_labels(part_labels(queries, self.fine_cells))
-        many = queries.num_elements >= FEW_MEMBERS * len(queries)
-        self.first_queries, cells = (queries, cells_of_parts) if many else (self.query_groups, self.query_cells)
+        self.by_parts = queries.largest >= FEW_MEMBERS
+        cells = cells_of_parts if self.by_parts else self.query_cells
         self.first_look = self._over(cells, _singles(n_k, self.device))
         self.second_look = self._over(cells_of_parts, Partition.from_labels(part_labels(keys, self.key_groups)))
 

@@ -27,7 +27,7 @@ def phase1(layout: Layout, rules: tuple[Rule, ...], sizes: Sizes) -> Phase:
         columns = None
         steps.keep(means(layout.key_groups, sizes.key_rows, sizes))
         twice = rule.ranking == "rerank" and rule.kappa < layout.most_visible
-        if layout.coarser is not None or not twice or layout.first_queries is not layout.query_parts:
+        if layout.coarser is not None or not twice or not layout.by_parts:
             steps.keep(means(layout.query_groups, sizes.rows, sizes))
         if layout.coarser is not None and layout.children is not None:
             steps.need(phase1(layout.coarser, rules[1:], sizes))

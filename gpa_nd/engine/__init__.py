@@ -74,12 +74,14 @@ def select_keys(
         backend: ``"reference"``, ``"torch"``, ``"triton"``, or ``"auto"``, the fastest that can run.
 
     Returns:
-        (B, H, m, min(kappa, n_k')) int64: distinct coarse keys, best first; −1 where a cell may see fewer; a row of −2
-        where NaN or infinity keeps a cell from being ranked. After them come the columns of :attr:`Layout.always`.
+        (B, H, m, min(kappa, n_k')) int64: distinct coarse keys, best first; −1 where a cell may see fewer, or fewer
+        hold the mass; a row of −2 where NaN or infinity keeps a cell from being ranked. After them come the columns of
+        :attr:`Layout.always`.
 
     Raises:
         TypeError: an argument of the wrong type, or mixed dtypes.
-        ValueError: shapes, devices or sizes that do not fit, ``kappa`` below 1, an unknown affinity or backend.
+        ValueError: shapes, devices or sizes that do not fit, ``kappa`` below 1, a mass outside (0, 1], a ranking that
+            the affinity, the backend or a layout without parts does not have, or an unknown choice.
 
     Example:
         >>> import torch
@@ -213,7 +215,8 @@ def gpa_attention(
 
     Raises:
         TypeError: an argument of the wrong type, or mixed dtypes.
-        ValueError: shapes, devices or sizes that do not fit, ``kappa`` below 1, an unknown affinity or backend.
+        ValueError: shapes, devices or sizes that do not fit, ``kappa`` below 1, a mass outside (0, 1], a ranking that
+            the affinity, the backend or a layout without parts does not have, or an unknown choice.
 
     Example:
         >>> import torch

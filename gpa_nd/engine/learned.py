@@ -24,7 +24,8 @@ def check_selection(selection: Selection | None, kappa: int) -> None:
     if selection is None:
         return
     if not isinstance(selection, Selection):
-        raise TypeError(f"selection: expected a Selection or None, got {type(selection).__name__}")
+        hint = f"the class {selection.__name__} and no instance of it" if isinstance(selection, type) else ""
+        raise TypeError(f"selection: expected a Selection or None, got {hint or type(selection).__name__}")
     selection.among(kappa)
 
 
@@ -59,10 +60,26 @@ def weigh(
     asked = _ranked_with(relevant, layout) if layout.contested else relevant[..., :count]
     scores = log_mass(q, k, layout, asked, bias, scale, affinity, pool)[..., :count]
     weights = selection.weights(scores, kappa)
+    _check_weights(selection, weights, scores)
     weights = torch.cat([weights, weights.new_ones(*weights.shape[:3], always)], dim=-1)
     removed = weights <= 0
     logits = weights.masked_fill(removed, 1).log()  # the logarithm of 0 has no gradient
     return relevant.masked_fill(removed & (relevant >= 0), -1), logits
+
+
+def _check_weights(selection: Selection, weights: object, scores: Tensor) -> None:
+    """What the law of a selection asks of its weights; their values are looked at on a CPU, where nothing waits."""
+    name = f"{type(selection).__name__}.weights"
+    if not isinstance(weights, Tensor) or not weights.is_floating_point():
+        got = weights.dtype if isinstance(weights, Tensor) else type(weights).__name__
+        raise TypeError(f"{name}: expected a floating point tensor, got {got}")
+    if weights.shape != scores.shape:
+        raise ValueError(f"{name}: expected shape {tuple(scores.shape)} as scores have, got {tuple(weights.shape)}")
+    if torch.compiler.is_compiling() or weights.device.type != "cpu" or not weights.numel():
+        return
+    least, most = torch.stack(weights.detach().nan_to_num(0).aminmax()).tolist()
+    if least < 0 or most > 1 + 1e-3:
+        raise ValueError(f"{name}: expected weights in [0, 1], got {least:.4g} … {most:.4g}")
 
 
 def _ranked_with(relevant: Tensor, layout: Layout) -> Int[Tensor, "b h m r"]:

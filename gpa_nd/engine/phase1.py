@@ -12,7 +12,7 @@ from torch import Tensor
 from gpa_nd.engine.bias import CoarseBias, coarse_bias, hide
 from gpa_nd.engine.choice import Affinity
 from gpa_nd.engine.precision import wide
-from gpa_nd.engine.rankings import Ranking, Spread, as_long_as_keys, spread_of
+from gpa_nd.engine.rankings import Ranking, Spread, as_long_as_keys
 from gpa_nd.layout import Layout
 from gpa_nd.partition import Partition
 
@@ -104,6 +104,18 @@ class KeyGroups:
         k = self.keys.k.to(wide(self.keys.k.dtype))
         return self._mean(k.square().sum(-1, keepdim=True))[..., 0]
 
+    def spread(self) -> Spread:
+        """How much visible keys differ; not at all where they are no numbers."""
+        k = self.keys.k.to(wide(self.keys.k.dtype))
+        place = torch.arange(k.shape[2], device=k.device)
+        group = torch.searchsorted(self.groups.offsets[1:], place, right=True)
+        group = torch.empty_like(group).scatter_(0, self.groups.order, group)
+        away = (k - self._mean(k).index_select(2, group)).square().sum(-1, keepdim=True)
+        if self.keys.bias is not None:
+            away = away.masked_fill(self.keys.bias.isneginf()[..., None], 0)
+        deviation = (self._mean(away)[..., 0] / k.shape[-1]).sqrt().nan_to_num(0, 0)
+        return Spread(deviation, self.sizes().clamp_min(1).log().expand(deviation.shape))
+
     def sizes(self) -> Float[Tensor, "*b_h_k n_k_low"]:
         """How many visible keys there are in each group; where there is none, how many it has."""
         sizes = self.groups.sizes.to(wide(self.keys.k.dtype))
@@ -184,7 +196,7 @@ def select(
             above = above.index_select(2, layout.parents)
             spoilt = (above == -2).any(-1, keepdim=True)
             candidates = torch.where(above[..., None] >= 0, layout.children[above.clamp_min(0)], -1).flatten(-2)
-        if rule.ranking == "rerank" and rule.kappa < layout.most_visible:
+        if rule.ranking == "rerank" and (rule.kappa < layout.most_visible or rule.mass is not None):
             chosen = _twice_ranked(queries, k_low, groups, layout, candidates, rule)
         else:
             chosen = _ranked(queries, k_low, groups, layout, candidates, rule)
@@ -199,7 +211,7 @@ def _ranked(
     """The best of pooled keys that are not always on."""
     spread, over, wanted = None, layout.pooled or layout, rule.kappa + layout.contested
     if rule.ranking == "moments":
-        spread = spread_of(k_low, groups.squares(), groups.sizes())
+        spread = groups.spread()
     elif rule.ranking == "rms":
         k_low = as_long_as_keys(k_low, groups.squares())
     ranked = groups.keys.backend.rank(
@@ -222,7 +234,7 @@ def _twice_ranked(
     parts, longer = keys.pooled(layout.key_parts), rule.affinity == "dot"
     k_low = as_long_as_keys(k_low, groups.squares()) if longer else k_low
     k_parts = as_long_as_keys(parts.means(), parts.squares()) if longer and not parts.single else parts.means()
-    q_first = queries.parts if layout.first_queries is layout.query_parts else queries.groups
+    q_first = queries.parts if layout.by_parts else queries.groups
     many = Rule(CANDIDATES * rule.kappa, rule.ranking, None, rule.affinity)
     ranked = keys.backend.rank(
         *(q_first, k_low, first, many.kappa + layout.contested, groups.added(), candidates, None, False)
@@ -249,7 +261,7 @@ def _kept(
     """
     if rule.mass is not None:
         assert sums is not None
-        share = sums / rankers.sizes[:, None]
+        share = sums / rankers.offsets.diff()[:, None]
         held = share.cumsum(-1) - share
         chosen = chosen.masked_fill((held >= rule.mass) & (chosen >= 0), -1)
     if layout is None or layout.always is None or not layout.contested:

@@ -22,40 +22,41 @@ class Spread:
     variance s², the logarithm of the mean of exp would be s²/2 above the mean of q·k, but g numbers do not reach far
     into the tail: their mean of exp is at most that of a Gaussian up to s² = 2 ln g, and from there on their largest
     one decides, which lies s·√(2 ln g) above the mean and is one of g (the freezing of the random energy model, Derrida
-    1981). As variance counts that of a channel, in the mean over channels, times |q|².
+    1981). As s counts the deviation of a channel, in the root mean square over channels, times |q|.
 
     Attributes:
-        variance: (B, H_k, n_k') mean over channels of the variance of visible keys.
+        deviation: (B, H_k, n_k') root of the mean over channels of the variance of visible keys.
         log_size: (B, H_k, n_k') logarithm of the number of visible keys.
     """
 
-    variance: Float[Tensor, "b h_k n_k_low"]
+    deviation: Float[Tensor, "b h_k n_k_low"]
     log_size: Float[Tensor, "b h_k n_k_low"]
 
     def tensors(self) -> tuple[Tensor, Tensor]:
         """Both of them."""
-        return self.variance, self.log_size
+        return self.deviation, self.log_size
 
 
 def gain(
-    lengths: Float[Tensor, "*b_h n_q_low"], variance: Float[Tensor, "*b_h _n_q n_k_low"], log_size: Tensor
+    lengths: Float[Tensor, "*b_h n_q_low"], deviation: Float[Tensor, "*b_h _n_q n_k_low"], log_size: Tensor
 ) -> Float[Tensor, "*b_h n_q_low n_k_low"]:
     """What the spread of a group adds to the affinities of its mean.
 
     Args:
-        lengths: (…, n_q') squared lengths of coarse queries, times the squared scale.
-        variance: (…, 1, n_k') as in :class:`Spread`.
+        lengths: (…, n_q') lengths of coarse queries, times the scale.
+        deviation: (…, 1, n_k') as in :class:`Spread`.
         log_size: (…, 1, n_k') as in :class:`Spread`.
     """
-    variance, most = lengths[..., None] * variance, 2 * log_size
-    return torch.where(variance <= most, variance / 2, (most * variance).sqrt() - most / 2)
+    reach = lengths[..., None] * deviation
+    edge = (2 * log_size).sqrt()
+    return torch.where(reach <= edge, reach.square() / 2, reach * edge - log_size)
 
 
-def spread_of(k_low: Tensor, squares: Float[Tensor, "b h_k n_k_low"], sizes: Tensor) -> Spread:
-    """The spread of keys from their pooled vectors, the means of their squared lengths, and how many are visible."""
-    of_mean = k_low.to(squares.dtype).square().sum(-1)
-    variance = ((squares - of_mean) / k_low.shape[-1]).clamp_min(0)
-    return Spread(variance.nan_to_num(0, 0), sizes.clamp_min(1).log().expand(variance.shape))
+def length(x: Float[Tensor, "*rows c"]) -> Float[Tensor, " *rows"]:
+    """Euclidean lengths, whose squares may be more than the dtype holds."""
+    largest = x.abs().amax(-1, keepdim=True)
+    largest = largest.masked_fill(largest == 0, 1)
+    return ((x / largest).square().sum(-1, keepdim=True).sqrt() * largest)[..., 0]
 
 
 def as_long_as_keys(k_low: Float[Tensor, "b h_k n c"], squares: Float[Tensor, "b h_k n"]) -> Tensor:
@@ -63,4 +64,5 @@ def as_long_as_keys(k_low: Float[Tensor, "b h_k n c"], squares: Float[Tensor, "b
     low = k_low.to(wide(k_low.dtype))
     longer = (squares / low.square().sum(-1)).sqrt()
     longer = longer.masked_fill(~longer.isfinite(), 1)  # a mean of zero stays one, and NaN stays where it is
-    return (low * longer[..., None]).to(k_low.dtype)
+    most = torch.finfo(k_low.dtype).max  # a mean that is lengthened may be longer in one channel than any key
+    return torch.where(low.isfinite(), (low * longer[..., None]).clamp(-most, most), low).to(k_low.dtype)

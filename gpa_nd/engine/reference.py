@@ -8,7 +8,7 @@ from torch import Tensor
 
 from gpa_nd.engine.bias import CoarseBias
 from gpa_nd.engine.fill import Rest
-from gpa_nd.engine.rankings import Spread, gain
+from gpa_nd.engine.rankings import Spread, gain, length
 from gpa_nd.layout import Layout
 
 
@@ -32,7 +32,7 @@ def select_keys(
         added = for_query_heads(bias.added, q)[:, :, None]
         scores, seen = scores + added, seen & ~added.isneginf()
     if spread is not None:
-        lengths = (not_finite_to_nan(q_low).to(scores.dtype) * scale).square().sum(-1)
+        lengths = length(not_finite_to_nan(q_low).to(scores.dtype) * scale)
         scores = scores + gain(lengths, *(for_query_heads(x[..., None], q).mT for x in spread.tensors()))
     return most_relevant(cell_sums(scores, seen, layout), seen, kappa)  # lines 9–11
 
@@ -48,7 +48,10 @@ def select_by_members(
     added: Tensor | None,
     candidates: Tensor,
 ) -> tuple[Int[Tensor, "b h m kappa"], Float[Tensor, "b h m kappa"]]:
-    """Phase 1 among candidates, of which each is ranked by its keys themselves instead of their mean."""
+    """Phase 1 among candidates, of which each is ranked by its keys themselves instead of their mean.
+
+    Of equal ones, the candidate that comes first is the better.
+    """
     scores = affinities(not_finite_to_nan(q), not_finite_to_nan(for_query_heads(k, q)), scale, affinity)
     seen = visible(layout, candidates).expand(*q.shape[:2], -1, -1)[..., layout.key_groups.labels]
     if added is not None:
@@ -57,7 +60,11 @@ def select_by_members(
     sums = cell_sums(scores, seen, layout)
     sums = torch.stack([x.sum(-2) for x in layout.key_groups.split(sums.mT)], dim=-1)
     seen = torch.stack([x.any(-2) for x in layout.key_groups.split(seen.mT)], dim=-1)
-    return most_relevant(sums, seen, kappa)
+    named = candidates.clamp_min(0)  # of equal ones, the first
+    place, best = most_relevant(sums.gather(-1, named), seen.gather(-1, named) & (candidates >= 0), kappa)
+    chosen = torch.where(place >= 0, candidates.gather(-1, place.clamp_min(0)), place)
+    missing = min(kappa, len(layout.key_groups)) - chosen.shape[-1]
+    return torch.nn.functional.pad(chosen, (0, missing), value=-1), torch.nn.functional.pad(best, (0, missing))
 
 
 def cell_sums(scores: Tensor, seen: Tensor, layout: Layout) -> Float[Tensor, "b h m n_k"]:

@@ -57,9 +57,11 @@ class GPA(nn.Module):
 
             - ``"mean"``: their means, as in the paper;
             - ``"rms"``: their means, made as long as the root mean square of the group's keys, which costs nothing;
-            - ``"moments"``: their means, and how much the keys of a group differ, in all directions alike;
+            - ``"moments"``: their means, and how much the keys of a group differ on average over channels;
             - ``"rerank"``: first as ``"rms"``, by smaller groups of queries where groups are large; then the best
               3 · kappa coarse keys of each cell once more, by smaller parts of their groups.
+
+            ``"rms"`` and ``"moments"`` are for ``affinity="dot"``, and backend ``"triton"`` has no ``"moments"``.
         mass: how much of a cell's attention in Phase 1, in (0, 1], its coarse keys shall hold together: the fewest that
             do are kept, at most ``kappa``. Those that are always on are kept, whatever they hold.
         enable_gqa: k and v may have fewer heads than q: as many neighbouring heads of q share one as there are more.
@@ -68,7 +70,7 @@ class GPA(nn.Module):
     Raises:
         TypeError: an operator of another kind, or an argument of the wrong type.
         ValueError: ``kappa`` below 1, tuples of different lengths, a causal axis without a grid, a scale that is not
-            finite, an unknown affinity or backend.
+            finite, a mass outside (0, 1], a ranking that the affinity does not have, or an unknown choice.
 
     Example:
         >>> import torch

@@ -132,8 +132,8 @@ def test_rerank_compares_parts_of_groups_among_three_times_as_many(backend, affi
 
 def test_rerank_looks_first_with_parts_of_queries_where_groups_are_large():
     few, many = (gpa_nd.image(d, 4, 1, ranking="rerank").layout((32, 32), (32, 32)) for d in (2, 4))
-    assert few.first_queries is few.query_groups
-    assert many.first_queries is many.query_parts
+    assert (few.by_parts, many.by_parts) == (False, True)
+    assert many.to("meta").by_parts
     assert len(many.query_parts) == 4 * len(many.query_groups)
 
 
@@ -152,6 +152,66 @@ def test_parts_of_packed_grids_are_those_of_each_side_by_side():
     down, shapes = gpa_nd.ops.GridDownsampler((5, 4)), [(7, 9), (1, 1), (12, 4)]
     one_by_one = gpa_nd.Partition.concat([down.parts(shape) for shape in shapes])
     assert down.packed_parts(shapes).labels.equal(one_by_one.labels)
+
+
+def test_in_a_pack_each_structure_selects_as_alone(backend):
+    gpa = gpa_nd.image(4, 2, 2, ranking="rerank", backend=backend)
+    shapes = [(16, 16), (3, 3), (9, 5)]
+    layouts = [gpa.layout(shape, shape) for shape in shapes]
+    q, k = torch.randn(2, 1, 1, 16 * 16 + 9 + 45, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    settings = {"kappa": 3, "ranking": "rerank", "mass": 0.8, "backend": backend}
+    together = select_keys(q, k, gpa_nd.Layout.concat(layouts), **settings)
+    start = cell = key = 0
+    for layout, (height, width) in zip(layouts, shapes, strict=True):
+        of = slice(start, start + height * width)
+        alone = select_keys(q[:, :, of], k[:, :, of], layout, **settings)
+        here = together[:, :, cell : cell + len(layout.query_cells), : alone.shape[-1]]
+        assert torch.where(here >= 0, here - key, here).equal(alone)
+        start, cell, key = of.stop, cell + len(layout.query_cells), key + len(layout.key_groups)
+
+
+def test_rerank_looks_twice_for_a_mass_even_where_all_keys_may_be_kept(backend):
+    layout, q, k = small(seed=5, kappa=8)
+    settings = {"ranking": "rerank", "mass": 0.4, "backend": backend}
+    all_of_them, all_but_one = (select_keys(q[None, None], k[None, None], layout, kappa=n, **settings) for n in (8, 7))
+    kept = (all_but_one >= 0).sum(-1)
+    assert (kept < 7).any()
+    assert all_of_them[..., :7].equal(all_but_one)
+
+
+def test_of_equal_candidates_the_second_look_keeps_the_order_of_the_first(backend):
+    layout, q, k = small(seed=6)
+    settings = {"kappa": 4, "ranking": "rerank", "scale": 400.0}  # so sharp that most weights are zero
+    first, other = (
+        select_keys(q[None, None], k[None, None], layout, backend=b, **settings) for b in ("reference", backend)
+    )
+    assert first.equal(other)
+
+
+@pytest.mark.parametrize("ranking", ["rms", "rerank"])
+def test_a_mean_that_is_lengthened_stays_a_number(ranking, backend):
+    layout = gpa_nd.audio(2, 2, 1, ranking=ranking).layout((8,), (8,))
+    k = torch.full((8, 64), 9000.0)
+    k[1::2] *= -1  # all cancel but in one channel
+    k[:, 0] = 9000.0
+    k = k[None, None].half()
+    q = torch.full_like(k, 1e-3)
+    assert (select_keys(q, k, layout, kappa=1, ranking=ranking, backend=backend) >= 0).all()
+
+
+@pytest.mark.parametrize(("of_q", "of_k"), [(1e20, 1e-15), (1e15, 1e10), (1e-20, 1e20)])
+def test_moments_of_large_and_small_numbers_rank(of_q, of_k, backend):
+    layout, q, k = small(seed=7)
+    q, k = (q.float() * of_q)[None, None], (k.float() * of_k)[None, None]
+    assert (select_keys(q, k, layout, kappa=2, ranking="moments", backend=backend) >= 0).all()
+
+
+def test_moments_of_keys_that_are_far_from_zero_are_exact(backend):
+    layout, q, k = small(seed=8)
+    settings = {"kappa": 3, "ranking": "moments", "backend": backend}
+    near = select_keys(q[None, None], k[None, None], layout, **settings)
+    far = select_keys(q[None, None].float(), (k + 100)[None, None].float(), layout, **settings)
+    assert (near == far).float().mean() > 0.9
 
 
 # A mass --------------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gpa_nd.engine.blocked.blocks import Block, CellBlocks, Scratch, hide, possible, softmax
 from gpa_nd.engine.blocked.spans import Span, plan
-from gpa_nd.engine.rankings import Spread, gain
+from gpa_nd.engine.rankings import Spread, gain, length
 from gpa_nd.partition import Partition
 
 Pick = Callable[[Tensor], Tensor]
@@ -271,7 +271,7 @@ class Phase1:
         q, heads = pick(part), len(keys.k) if keys.number.ndim == 1 else 1
         scores = self._affinities(q, keys.k).view(heads, *part.shape, keys.k.shape[1])
         if keys.spread is not None:
-            lengths = q.square().sum(-1).view(heads, *part.shape)
+            lengths = length(q).view(heads, *part.shape)
             scores += gain(lengths, *(x[:, :, None] for x in keys.spread.tensors()))
         if keys.added is not None:
             scores += keys.added[:, :, None]

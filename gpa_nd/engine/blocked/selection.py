@@ -31,9 +31,9 @@ def select_keys(
     groups, rankers, keys = (x.tensors() for x in (layout.query_groups, layout.rankers, layout.key_groups))
     ranges, positions = (layout.key_ranges, layout.host_ranges), layout.coarse_positions or (None, None)
     added, share = (None, None) if bias is None else (bias.added, bias.share)
-    variance, log_size = (None, None) if spread is None else (spread.variance, spread.log_size)
+    deviation, log_size = (None, None) if spread is None else (spread.deviation, spread.log_size)
     ranked: tuple[Tensor, Tensor] = torch.ops.gpa_nd.blocked_select_keys(
-        *(q, k, groups, rankers, keys, *ranges, *positions, added, share, variance, log_size, candidates),
+        *(q, k, groups, rankers, keys, *ranges, *positions, added, share, deviation, log_size, candidates),
         *(kappa, scale, affinity, wants_sums),
     )
     return ranked
@@ -70,7 +70,7 @@ torch.library.define(
     "gpa_nd::blocked_select_keys",
     "(Tensor q, Tensor k, Tensor[] query_groups, Tensor[] rankers, Tensor[] key_groups, Tensor? key_ranges, "
     "Tensor? host_ranges, Tensor? cell_positions, Tensor? key_positions, Tensor? added, Tensor? share, "
-    "Tensor? variance, Tensor? log_size, Tensor? candidates, int kappa, float scale, str affinity, bool wants_sums) "
+    "Tensor? deviation, Tensor? log_size, Tensor? candidates, int kappa, float scale, str affinity, bool wants_sums) "
     "-> (Tensor, Tensor)",
 )
 torch.library.define(
@@ -93,7 +93,7 @@ def _select_keys(
     key_positions: Tensor | None,
     added: Tensor | None,
     share: Tensor | None,
-    variance: Tensor | None,
+    deviation: Tensor | None,
     log_size: Tensor | None,
     candidates: Tensor | None,
     kappa: int,
@@ -106,7 +106,7 @@ def _select_keys(
         k_low = _pool(k, Partition.from_tensors(key_groups), share)
         if affinity == "dot":
             q_low *= scale
-        added, variance, log_size = (_of_heads(x, len(q_low)) for x in (added, variance, log_size))
+        added, deviation, log_size = (_of_heads(x, len(q_low)) for x in (added, deviation, log_size))
         phase = Phase1(
             q_low,
             _for_query_heads(k_low, len(q_low)),
@@ -114,7 +114,7 @@ def _select_keys(
             (key_ranges, host_ranges),
             added,
             None if cell_positions is None or key_positions is None else (cell_positions, key_positions),
-            None if variance is None or log_size is None else Spread(variance, log_size),
+            None if deviation is None or log_size is None else Spread(deviation, log_size),
             kappa,
             scale,
             affinity,

@@ -135,6 +135,11 @@ def fused_select_keys(
             f"q, k: backend 'triton' takes up to {MOST_QUERIES:,} coarse queries and {MOST_KEYS:,} coarse keys, "
             f"got {len(cell_order):,} and {len(groups):,}"
         )
+    if candidates is not None and len(cell_order) > MOST_PARTS:
+        raise ValueError(
+            f"q: backend 'triton' takes up to {MOST_PARTS:,} coarse queries that have candidates, got "
+            f"{len(cell_order):,}"
+        )
     if max(q.shape[2], k.shape[2]) >= 2**31:
         raise ValueError(f"q, k: backend 'triton' takes fewer than 2³¹ elements, got {q.shape[2]} and {k.shape[2]}")
     chip, c = chip_of(q.device), q.shape[-1]
@@ -187,9 +192,9 @@ def fused_select_by_members(
     wants_sums: bool,
 ) -> tuple[Tensor, Tensor]:
     """:func:`select_by_members` on the tensors of a layout."""
-    for name, x in (("q", q), ("k", k)):
-        if x.shape[2] > MOST_PARTS:
-            raise ValueError(f"{name}: backend 'triton' takes up to {MOST_PARTS:,} parts of groups, got {x.shape[2]:,}")
+    for name, count in (("q", len(cell_order)), ("k", k.shape[2])):
+        if count > MOST_PARTS:
+            raise ValueError(f"{name}: backend 'triton' takes up to {MOST_PARTS:,} parts of groups, got {count:,}")
     cells, chip, c = Groups(cell_order, cell_offsets, largest_cell), chip_of(q.device), q.shape[-1]
     tile = tile_of(c, q.dtype, chip)
     q_low = _pool(q, _singles(q), chip, len(cell_order), cell_order)
@@ -506,7 +511,7 @@ def _among(
         named = names = ordered.masked_fill(ordered == nothing, -1)  # ties go to the lower number
     else:
         named = candidates.int().contiguous()
-        names = torch.where(candidates[..., None] >= 0, members[candidates.clamp_min(0)], -1).flatten(2).int()
+        names = members.int()[candidates.clamp_min(0)].masked_fill_(candidates[..., None] < 0, -1).flatten(2)
     count, cells, k_low = names.shape[2], scores.cells, scores.k_low
     tile = candidate_tile_of(tile, cells.largest, count)
     lse = None
