@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from gpa_nd.engine.blocked import selection
 from gpa_nd.engine.blocked.phase1 import Phase1
 from gpa_nd.engine.groups import PooledKeys
+from gpa_nd.partition import Partition
 
 aten = torch.ops.aten
 PRODUCTS = {aten.mm: 0, aten.bmm: 0, aten.addmm: 1, aten.baddbmm: 1, aten.baddbmm_: 1}
@@ -75,7 +76,7 @@ class Counted(TorchDispatchMode):
 
         def ranking(*arguments: object) -> Phase1:
             phase = phase1(*arguments)  # type: ignore[arg-type]
-            if phase.members > 1:
+            if isinstance(arguments[-1], Partition):
                 self.add_tokens([phase.q, phase.k])
             return phase
 

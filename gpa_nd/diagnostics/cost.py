@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
 
 from gpa_nd.checks import check_int
 from gpa_nd.diagnostics.blocked_work import Sizes
 from gpa_nd.diagnostics.call_work import Call, call
 from gpa_nd.diagnostics.fused_memory import FLOAT
+from gpa_nd.diagnostics.pairs import pairs
 from gpa_nd.diagnostics.work import Work
 from gpa_nd.engine import _rules, _sees_all
 from gpa_nd.engine.arguments import DTYPES, check_kappa
@@ -20,9 +20,6 @@ from gpa_nd.layout import Layout
 from gpa_nd.nn.gpa import GPA
 from gpa_nd.ops.base import Shape
 from gpa_nd.selection.base import Selection
-
-PAIRS_AT_ONCE = 2**25
-"""Pairs of a cell and a coarse key that are compared at the same time."""
 
 
 @dataclass(frozen=True)
@@ -195,7 +192,7 @@ def cost_of_layout(layout: Layout, gpa: GPA, sizes: Sizes, *, backward: bool) ->
     rules = _rules(check_kappa(gpa.kappa, layout), gpa.ranking, gpa.mass, gpa.affinity)
     weighed = rules if gpa.selection is None else (_among(rules[0], gpa.selection), *rules[1:])
     soft = gpa.selection is not None and not gpa.selection.hard
-    visible, attended, rest = _pairs(layout, (weighed if soft else rules)[0].kappa)
+    visible, attended, rest = pairs(layout, (weighed if soft else rules)[0].kappa)
     n_q, n_k, c, c_v = (
         layout.query_groups.num_elements, layout.key_groups.num_elements, sizes.channels, sizes.value_channels
     )  # fmt: skip
@@ -247,59 +244,6 @@ def cost_of_layout(layout: Layout, gpa: GPA, sizes: Sizes, *, backward: bool) ->
 def _among(rule: Rule, selection: Selection) -> Rule:
     """How candidates are selected."""
     return replace(rule, kappa=selection.among(rule.kappa))
-
-
-def _pairs(layout: Layout, kappa: int) -> tuple[float, float, float]:
-    """Pairs of a query and a key that are in reach of its cell, and those that it attends to, in the mean.
-
-    And pairs of a query and a coarse key that its cell might select and does not.
-    """
-    ends, members = layout.key_groups.host_offsets, layout.members.host_offsets
-    queries, keys = layout.fine_cells.host_offsets.diff(), len(layout.key_groups)
-    ranges = layout.host_ranges
-    if ranges is None:
-        ranges = torch.tensor([[0, keys]]).expand(len(queries), 2)
-    start, stop = ranges.unbind(1)
-    selectable, reach, sizes = (
-        (stop - start).double(),
-        (ends[stop] - ends[start]).double(),
-        members[stop] - members[start],
-    )
-    of_each = sizes / selectable.clamp_min(1)  # the mean size of what may be selected
-    if layout.coarse_positions is not None:
-        selectable, reach, of_each = _not_later(layout, ranges)
-    always = torch.zeros(len(queries), dtype=torch.float64)
-    if layout.always is not None:
-        table = layout.always.cpu()
-        there, named = table >= 0, table.clamp_min(0)
-        inside = there & (start[:, None] <= table) & (table < stop[:, None])
-        if layout.coarse_positions is not None:
-            of_cells, of_keys = (x.cpu() for x in layout.coarse_positions)
-            inside &= (of_keys[named] <= of_cells[:, None]).all(-1)
-        always = (members.diff()[named] * there).sum(1).double()
-        reach = reach + (ends.diff()[named] * (there & ~inside)).sum(1)
-        selectable = selectable - inside.sum(1)
-    attended = selectable.clamp_max(kappa) * of_each + always
-    rest = (selectable - kappa).clamp_min(0)
-    reached, met, left = (float((queries * x).sum()) for x in (reach, attended.minimum(reach), rest))
-    return reached, met, left
-
-
-def _not_later(layout: Layout, ranges: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Of each cell: the coarse keys in its range that are not later, their elements, and the mean of their members."""
-    assert layout.coarse_positions is not None
-    of_cells, of_keys = (x.cpu() for x in layout.coarse_positions)
-    numbers = torch.arange(len(of_keys))
-    elements, members = (x.host_offsets.diff().double() for x in (layout.key_groups, layout.members))
-    found = []
-    for some in torch.arange(len(of_cells)).split(max(1, PAIRS_AT_ONCE // max(1, len(of_keys)))):
-        seen = (of_keys <= of_cells[some, None]).all(-1)
-        seen &= (ranges[some, :1] <= numbers) & (numbers < ranges[some, 1:])
-        weights = seen.double()
-        count = weights.sum(1)
-        found.append(torch.stack([count, weights @ elements, weights @ members / count.clamp_min(1)]))
-    counted, reach, of_each = torch.cat(found, dim=1)
-    return counted, reach, of_each
 
 
 def short(number: int | float) -> str:

@@ -35,6 +35,8 @@ class Filling:
         work = of_keys.work + of_values.work + self._scores_again()
         work += Work(0, (queries + results) * sizes.given, low + results * sizes.given)
         queries, results = queries * sizes.wide, results * sizes.wide
+        if sizes.given != sizes.wide:  # rounded in the end
+            work += Work(0, results, results)
         numbers = 3 * self.layout.query_groups.num_elements * INDEX
         single = self._blocks == 1
         # Scores, weights and one on the way from these to those, with two masks; for a gradient all of the way is kept.

@@ -54,6 +54,8 @@ CASES = {
     ),
     "rerank of distances": (gpa_nd.image(4, (8, 8), 6, ranking="rerank", affinity="euclidean"), (48, 48), {}),
     "rerank, bfloat16": (gpa_nd.image(4, (8, 8), 6, ranking="rerank"), (48, 48), {"dtype": torch.bfloat16}),
+    "rerank of groups of one": (gpa_nd.image(1, (6, 6), 6, ranking="rerank"), (24, 24), {}),
+    "rerank of a graph": (gpa_nd.graph(EDGES, 700, 8, 12, 4, ranking="rerank"), (700,), {}),
     "a mass": (gpa_nd.image(4, (8, 8), 24, mass=0.5), (64, 64), {}),
     "rerank and a mass": (gpa_nd.image(4, (8, 8), 6, ranking="rerank", mass=0.5), (48, 48), {}),
     "many of many": (gpa_nd.audio(4, 64, 40, ranking="rms"), (8192,), {}),
@@ -68,14 +70,19 @@ BESIDE = {
     "soft, causal": (gpa_nd.audio(8, 16, 4, selection=SoftTopK(), causal=True), (2048,), {"heads": 2}),
     "soft, two levels": (gpa_nd.audio(4, 64, (8, 6), selection=SoftTopK()), (4096,), {"channels": 32}),
     "soft and rerank": (gpa_nd.image(4, (6, 6), 6, selection=SoftTopK(), ranking="rerank"), (48, 48), {}),
+    "soft, shared heads": (
+        gpa_nd.image(4, (6, 6), 6, selection=SoftTopK(), enable_gqa=True), (48, 48), {"heads": 4, "key_heads": 2},
+    ),
     "straight": (gpa_nd.image(4, (5, 7), 6, selection=StraightThrough()), (45, 61), {"channels": 32}),
     "pooled": (gpa_nd.image(4, (6, 6), 6, unselected="pooled", backend="torch"), (48, 48), {"value_channels": 24}),
     "pooled, of what nothing divides": (gpa_nd.image(4, (5, 7), 6, unselected="pooled"), (45, 61), {"batch": 2}),
     "pooled, causal": (gpa_nd.audio(8, 16, 4, unselected="pooled", causal=True), (2048,), {"channels": 32}),
     "pooled, a few queries at once": (gpa_nd.audio(4, 64, 8, unselected="pooled"), (6000,), {"batch": 2}),
+    "pooled, bfloat16": (gpa_nd.image(4, (6, 6), 6, unselected="pooled"), (48, 48), {"dtype": torch.bfloat16}),
+    "pooled, a graph": (gpa_nd.graph(EDGES, 700, 8, 12, 4, unselected="pooled"), (700,), {"heads": 2}),
     "pooled, distances": (gpa_nd.image(4, (6, 6), 6, unselected="pooled", affinity="euclidean"), (48, 48), {}),
     "soft and pooled beside a window": (BESIDE_ALWAYS_ON, (2048,), {"heads": 2, "channels": 32}),
-}
+}  # fmt: skip
 
 
 def made(gpa, query_shape, settings):
