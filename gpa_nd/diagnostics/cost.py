@@ -121,7 +121,7 @@ def cost(
     - With a ``mass``, cells keep κ coarse keys at most: so do the keys per query count, and backend "torch" computes as
       many in any case.
     - With a ``selection``, queries attend to all candidates at most. What its rule makes of their scores is left out:
-      :class:`~gpa_nd.selection.PerturbedTopK` holds up to 256 MiB for it, and for the gradient the square of the number
+      ``PerturbedTopK`` holds up to 256 MiB for it, and for the gradient the square of the number
       of candidates for each cell.
     - With ``unselected="pooled"``, every query meets every coarse key.
 
