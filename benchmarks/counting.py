@@ -16,6 +16,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from gpa_nd.engine.blocked import selection
 from gpa_nd.engine.blocked.phase1 import Phase1
+from gpa_nd.engine.groups import PooledKeys
+from gpa_nd.partition import Partition
 
 aten = torch.ops.aten
 PRODUCTS = {aten.mm: 0, aten.bmm: 0, aten.addmm: 1, aten.baddbmm: 1, aten.baddbmm_: 1}
@@ -65,7 +67,7 @@ class Counted(TorchDispatchMode):
     def counting(self, *tokens: Tensor) -> Iterator[Counted]:
         """Count what happens within, and the means of these tokens as tokens, too, and the parts that are compared."""
         self.add_tokens(tokens)
-        pool, phase1 = selection._pool, selection.Phase1
+        pool, phase1, pooled_keys = selection._pool, selection.Phase1, PooledKeys.of
 
         def pooled(*arguments: object) -> Tensor:
             low = pool(*arguments)  # type: ignore[arg-type]
@@ -74,11 +76,21 @@ class Counted(TorchDispatchMode):
 
         def ranking(*arguments: object) -> Phase1:
             phase = phase1(*arguments)  # type: ignore[arg-type]
-            if phase.members > 1:
+            if isinstance(arguments[-1], Partition):
                 self.add_tokens([phase.q, phase.k])
             return phase
 
-        with patch.object(selection, "_pool", pooled), patch.object(selection, "Phase1", ranking), self:
+        def filling(*arguments: object) -> PooledKeys:
+            keys = pooled_keys(*arguments)  # type: ignore[arg-type]
+            self.add_tokens([keys.k, keys.v])
+            return keys
+
+        with (
+            patch.object(selection, "_pool", pooled),
+            patch.object(selection, "Phase1", ranking),
+            patch.object(PooledKeys, "of", filling),
+            self,
+        ):
             yield self
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
@@ -102,6 +114,8 @@ class Counted(TorchDispatchMode):
             self.multiply_adds += left.numel() * right.shape[-1]
         elif packet in (aten._cdist_forward, aten.cdist):
             self.multiply_adds += args[0].numel() * args[1].shape[-2]
+        elif packet is aten._cdist_backward:
+            self.multiply_adds += args[0].numel() * args[1].shape[-1]
         changes = packet.__name__.endswith("_") or "out" in kwargs
         if changes or not {self._number(x) for x in _tensors(out)} <= set(numbers):  # a view moves nothing
             self._access(packet, args, kwargs, before, numbers, out)

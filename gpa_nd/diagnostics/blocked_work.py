@@ -92,21 +92,21 @@ def columns_of(members: Partition, chosen: int) -> int:
     return max(1, int(members.host_offsets.diff().topk(min(chosen, len(members))).values.sum()))
 
 
-def phase2(layout: Layout, chosen: int, sizes: Sizes) -> Phase:
-    """Attention to the elements under so many coarse keys of each cell."""
+def phase2(layout: Layout, chosen: int, sizes: Sizes, *, logits: bool = False) -> Phase:
+    """Attention to the elements under so many coarse keys of each cell, to which logits are added or not."""
     c, c_v = sizes.channels, sizes.value_channels
     work, held, dtype = Work(), Held(), torch.empty(0, dtype=sizes.dtype)
     for cells, size, part, columns in _blocks(layout, chosen, 2, sizes):
         rows = cells * size
         tokens = rows * c + cells * columns * (c + c_v)
         work += Work(rows * columns * (c + c_v), tokens * sizes.given, rows * c_v * sizes.given)
-        held.block(layout, cells, columns, part, sizes, sizes.device != "cpu" or multiplies(dtype))
+        held.block(layout, cells, columns, part, sizes, sizes.device != "cpu" or multiplies(dtype), logits)
     out = (sizes.rows * layout.query_groups.num_elements + 1) * c_v * sizes.given
     selected = sizes.rows * len(layout.query_cells) * chosen * INDEX
     return Phase(work + Work(0, 2 * selected, 0), out + held.bytes, out)
 
 
-def backward(layout: Layout, chosen: int, sizes: Sizes) -> Phase:
+def backward(layout: Layout, chosen: int, sizes: Sizes, *, logits: bool = False) -> Phase:
     """The gradients of q, k and v, from what was given forward: keys are gathered and scored again."""
     c, c_v = sizes.channels, sizes.value_channels
     work, held = Work(), Held()
@@ -118,7 +118,7 @@ def backward(layout: Layout, chosen: int, sizes: Sizes) -> Phase:
             (rows * (c + c_v) + gathered) * sizes.given + gathered * sizes.wide,  # added to the gradients of others
             rows * c * sizes.given + gathered * sizes.wide,
         )
-        held.block(layout, cells, columns, part, sizes)
+        held.block(layout, cells, columns, part, sizes, False, logits)
         of_queries = c + c_v * (1 if sizes.given == sizes.wide else 1.5)
         held(gradient_of_keys=cells * columns * (c + c_v + 2) * sizes.wide)
         held(gradient_of_queries=round(cells * part * (columns + of_queries) * sizes.wide))
@@ -176,7 +176,14 @@ class Held:
                 self.most[name] = number
 
     def block(
-        self, layout: Layout, cells: int, columns: int, part: int, sizes: Sizes, weighs_as_given: bool = False
+        self,
+        layout: Layout,
+        cells: int,
+        columns: int,
+        part: int,
+        sizes: Sizes,
+        weighs_as_given: bool,
+        logits: bool,
     ) -> None:
         """Gathered keys and values and their numbers, some queries, their scores and results."""
         number = sizes.wide if sizes.given == sizes.wide else sizes.wide + sizes.given
@@ -188,7 +195,7 @@ class Held:
             tables += 1
         self(
             keys=cells * columns * (sizes.channels * number + sizes.value_channels * of_values),
-            lists=cells * columns * lists * INDEX,
+            lists=cells * columns * (lists + 2 * logits) * INDEX,
             scores=cells * part * columns * tables * sizes.wide,
             distances=cells * part * columns * sizes.wide if sizes.affinity == "euclidean" else 0,
             queries=cells * part * ((sizes.channels + sizes.value_channels) * number + 2 * INDEX),

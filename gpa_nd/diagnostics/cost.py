@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
 
 from gpa_nd.checks import check_int
-from gpa_nd.diagnostics import blocked_work
 from gpa_nd.diagnostics.blocked_work import Sizes
-from gpa_nd.diagnostics.fused_memory import FLOAT, fused_bytes
-from gpa_nd.diagnostics.ranking_work import phase1 as phase1_work
+from gpa_nd.diagnostics.call_work import Call, call
+from gpa_nd.diagnostics.fused_memory import FLOAT
+from gpa_nd.diagnostics.pairs import pairs
 from gpa_nd.diagnostics.work import Work
-from gpa_nd.engine import _enough, _rules, _sees_all
+from gpa_nd.engine import _rules, _sees_all
 from gpa_nd.engine.arguments import DTYPES, check_kappa
 from gpa_nd.engine.phase1 import Rule
 from gpa_nd.layout import Layout
 from gpa_nd.nn.gpa import GPA
 from gpa_nd.ops.base import Shape
-
-PAIRS_AT_ONCE = 2**25
-"""Pairs of a cell and a coarse key that are compared at the same time."""
+from gpa_nd.selection.base import Selection
 
 
 @dataclass(frozen=True)
@@ -33,10 +30,12 @@ class Cost:
         queries: n_q, and
         keys: n_k, of the structure, or of all that are packed.
         keys_per_query: to how many keys a query attends, in the mean; where groups differ in size, as if they were
-            selected at random.
+            selected at random; and
+        at_most: whether it may be fewer, as with a ``mass`` or a ``selection``.
+        pooled_per_query: to how many pooled keys it attends beside these.
         visible_per_query: to how many it would in dense attention.
-        phase1: finding relevant keys.
-        phase2: attending to them.
+        phase1: finding relevant keys, and weighing them with a ``selection``.
+        phase2: attending to them, and to pooled keys.
         backward: the gradients of q, k and v; None if they were not asked for.
         dense: dense attention of the same, which reads q, k and v once and writes the result; with its gradients where
             ``backward`` was asked for.
@@ -46,11 +45,14 @@ class Cost:
         triton_bytes: the same of backend "triton".
         dense_bytes: the same of dense attention, if it is fused.
         scores_bytes: what all scores of dense attention take, which it holds if it is not.
+        left_out: what is computed and not counted; empty if nothing is.
     """
 
     queries: int
     keys: int
     keys_per_query: float
+    at_most: bool
+    pooled_per_query: float
     visible_per_query: float
     phase1: Work
     phase2: Work
@@ -61,6 +63,7 @@ class Cost:
     triton_bytes: int
     dense_bytes: int
     scores_bytes: int
+    left_out: str = ""
 
     @property
     def total(self) -> Work:
@@ -77,15 +80,18 @@ class Cost:
         ours, dense = (max(1, work.multiply_adds) for work in (self.total, self.dense))
         less = f"{times(dense / ours)} fewer multiply-adds than" if dense >= ours else f"{times(ours / dense)} those of"
         share = self.keys_per_query / max(1, self.visible_per_query)
+        fewer = "at most " if self.at_most else ""
+        pooled = f", and to {self.pooled_per_query:,.0f} pooled ones" if self.pooled_per_query else ""
         lines = [
-            f"{self.queries:,} queries, each of which attends to {self.keys_per_query:,.0f} of "
-            f"{self.visible_per_query:,.0f} keys ({share:.2%})",
+            f"{self.queries:,} queries, each of which attends to {fewer}{self.keys_per_query:,.0f} of "
+            f"{self.visible_per_query:,.0f} keys ({share:.2%}){pooled}",
             *_aligned(rows),
             f"{less} dense attention",
             f"memory at the peak, beside {mebibytes(self.token_bytes)} of q, k and v:",
             f'  {mebibytes(self.torch_bytes)} with backend "torch", {mebibytes(self.triton_bytes)} with "triton"',
             f"  dense attention {mebibytes(self.dense_bytes)} fused, {mebibytes(self.dense_bytes + self.scores_bytes)} "
             "with all scores",
+            *([f"not counted: {self.left_out}"] if self.left_out else []),
         ]
         return "\n".join(lines)
 
@@ -109,6 +115,15 @@ def cost(
     Multiply-adds and traffic are those of backend "torch", block by block as it will divide the work: cells and groups
     that differ in size, causal ranges, what is always on and every level are as they are in the layout. See
     :class:`.Work` for what counts. Masks and biases of keys are left out, and so is the layout, which is made once.
+
+    - Every ``ranking`` is counted as it is computed. Backend "triton" has no ``"moments"``; its memory is told with
+      the Phase 1 of "torch".
+    - With a ``mass``, cells keep κ coarse keys at most: so do the keys per query count, and backend "torch" computes as
+      many in any case.
+    - With a ``selection``, queries attend to all candidates at most. What its rule makes of their scores is left out:
+      ``PerturbedTopK`` holds up to 256 MiB for it, and for the gradient the square of the number
+      of candidates for each cell.
+    - With ``unselected="pooled"``, every query meets every coarse key.
 
     Where every key is selected and the backend is ``"auto"``, dense attention is computed and counted as Phase 2.
 
@@ -175,104 +190,60 @@ def _layout(gpa: GPA, query_shape: Shape | Sequence[Shape], key_shape: Shape | S
 def cost_of_layout(layout: Layout, gpa: GPA, sizes: Sizes, *, backward: bool) -> Cost:
     """:func:`cost`, where the layout is there already."""
     rules = _rules(check_kappa(gpa.kappa, layout), gpa.ranking, gpa.mass, gpa.affinity)
-    visible, attended = _pairs(layout, rules[0].kappa)
+    weighed = rules if gpa.selection is None else (_among(rules[0], gpa.selection), *rules[1:])
+    soft = gpa.selection is not None and not gpa.selection.hard
+    visible, attended, rest = pairs(layout, (weighed if soft else rules)[0].kappa)
     n_q, n_k, c, c_v = (
         layout.query_groups.num_elements, layout.key_groups.num_elements, sizes.channels, sizes.value_channels
     )  # fmt: skip
     of_tokens = sizes.rows * n_q * c, sizes.key_rows * n_k * (c + c_v), sizes.rows * n_q * c_v
     tokens, out = (of_tokens[0] + of_tokens[1]) * sizes.given, of_tokens[2] * sizes.given
     dense = Work(round(sizes.rows * visible) * (c + c_v), tokens, out)
-    dense_bytes = out + sizes.rows * n_q * FLOAT  # and a log-sum-exp of each query
-    if backward:
-        dense += Work(round(sizes.rows * visible) * (3 * c + 2 * c_v), tokens + 2 * out, tokens)
-        dense_bytes += tokens
-    of_backward = None
+    dense_back = Work(round(sizes.rows * visible) * (3 * c + 2 * c_v), tokens + 2 * out, tokens)
+    lse = sizes.rows * n_q * FLOAT
+    pools, at_most = gpa.unselected == "pooled", soft or gpa.mass is not None
     if not n_q or not n_k:
-        phase1 = phase2 = Work()
-        of_backward, torch_bytes, triton_bytes = Work() if backward else None, out, out
-    elif gpa.backend == "auto" and gpa.affinity == "dot" and _sees_all(layout, rules):
-        phase1, phase2, torch_bytes, triton_bytes = Work(), dense, dense_bytes, dense_bytes
-        attended = visible
+        called = Call(Work(), Work(), Work(), out, out)
     else:
-        phase1, phase2, of_backward, torch_bytes, triton_bytes = _both_backends(layout, rules, sizes, backward)
+        sees_all = gpa.backend == "auto" and gpa.affinity == "dot" and _sees_all(layout, rules)
+
+        def hard(backward: bool) -> Call:
+            if sees_all:
+                held = out + lse + (tokens if backward else 0)
+                return Call(Work(), dense, dense_back if backward else Work(), held, held)
+            return call(layout, rules, sizes, weighs=False, pools=pools, backward=backward)
+
+        if gpa.selection is None:
+            called = hard(backward)
+        else:
+            called = call(layout, weighed, sizes, weighs=True, pools=pools, backward=backward)
+            if gpa.selection.hard:
+                called = called.lending_its_gradient(hard(backward=False), out)
+        if sees_all and not soft:
+            attended, rest = visible, 0.0
     return Cost(
         queries=n_q,
         keys=n_k,
         keys_per_query=attended / max(1, n_q),
+        at_most=at_most,
+        pooled_per_query=rest / max(1, n_q) if pools else 0.0,
         visible_per_query=visible / max(1, n_q),
-        phase1=phase1,
-        phase2=phase2,
-        backward=of_backward,
-        dense=dense,
+        phase1=called.phase1,
+        phase2=called.phase2,
+        backward=called.backward if backward else None,
+        dense=dense + dense_back if backward else dense,
         token_bytes=tokens,
-        torch_bytes=torch_bytes,
-        triton_bytes=triton_bytes,
-        dense_bytes=dense_bytes,
+        torch_bytes=called.torch,
+        triton_bytes=called.triton,
+        dense_bytes=out + lse + (tokens if backward else 0),
         scores_bytes=round(sizes.rows * n_q * n_k * sizes.given),
+        left_out="" if gpa.selection is None else f"what {gpa.selection} makes of the scores of candidates",
     )
 
 
-def _both_backends(
-    layout: Layout, rules: tuple[Rule, ...], sizes: Sizes, backward: bool
-) -> tuple[Work, Work, Work | None, int, int]:
-    """Both phases and the gradients, and the memory of backends "torch" and "triton"."""
-    rules = _enough(rules, layout)
-    chosen = blocked_work.selected(layout, rules[0].kappa)
-    first, second = phase1_work(layout, rules, sizes), blocked_work.phase2(layout, chosen, sizes)
-    peak, of_backward = max(first.held, first.returned + second.held), None
-    if backward:
-        third = blocked_work.backward(layout, chosen, sizes)
-        peak, of_backward = max(peak, first.returned + second.returned + third.held), third.work
-    kappas = tuple(rule.kappa for rule in rules)
-    return first.work, second.work, of_backward, peak, fused_bytes(layout, kappas, chosen, sizes, backward=backward)
-
-
-def _pairs(layout: Layout, kappa: int) -> tuple[float, float]:
-    """Pairs of a query and a key that are in reach of its cell, and those that it attends to, in the mean."""
-    ends, members = layout.key_groups.host_offsets, layout.members.host_offsets
-    queries, keys = layout.fine_cells.host_offsets.diff(), len(layout.key_groups)
-    ranges = layout.host_ranges
-    if ranges is None:
-        ranges = torch.tensor([[0, keys]]).expand(len(queries), 2)
-    start, stop = ranges.unbind(1)
-    selectable, reach, sizes = (
-        (stop - start).double(),
-        (ends[stop] - ends[start]).double(),
-        members[stop] - members[start],
-    )
-    of_each = sizes / selectable.clamp_min(1)  # the mean size of what may be selected
-    if layout.coarse_positions is not None:
-        selectable, reach, of_each = _not_later(layout, ranges)
-    always = torch.zeros(len(queries), dtype=torch.float64)
-    if layout.always is not None:
-        table = layout.always.cpu()
-        there, named = table >= 0, table.clamp_min(0)
-        inside = there & (start[:, None] <= table) & (table < stop[:, None])
-        if layout.coarse_positions is not None:
-            of_cells, of_keys = (x.cpu() for x in layout.coarse_positions)
-            inside &= (of_keys[named] <= of_cells[:, None]).all(-1)
-        always = (members.diff()[named] * there).sum(1).double()
-        reach = reach + (ends.diff()[named] * (there & ~inside)).sum(1)
-        selectable = selectable - inside.sum(1)
-    attended = selectable.clamp_max(kappa) * of_each + always
-    return float((queries * reach).sum()), float((queries * attended.minimum(reach)).sum())
-
-
-def _not_later(layout: Layout, ranges: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Of each cell: the coarse keys in its range that are not later, their elements, and the mean of their members."""
-    assert layout.coarse_positions is not None
-    of_cells, of_keys = (x.cpu() for x in layout.coarse_positions)
-    numbers = torch.arange(len(of_keys))
-    elements, members = (x.host_offsets.diff().double() for x in (layout.key_groups, layout.members))
-    found = []
-    for some in torch.arange(len(of_cells)).split(max(1, PAIRS_AT_ONCE // max(1, len(of_keys)))):
-        seen = (of_keys <= of_cells[some, None]).all(-1)
-        seen &= (ranges[some, :1] <= numbers) & (numbers < ranges[some, 1:])
-        weights = seen.double()
-        count = weights.sum(1)
-        found.append(torch.stack([count, weights @ elements, weights @ members / count.clamp_min(1)]))
-    counted, reach, of_each = torch.cat(found, dim=1)
-    return counted, reach, of_each
+def _among(rule: Rule, selection: Selection) -> Rule:
+    """How candidates are selected."""
+    return replace(rule, kappa=selection.among(rule.kappa))
 
 
 def short(number: int | float) -> str:

@@ -95,9 +95,9 @@ def propose_within(
     right keys, shapes cannot tell: :func:`propose_capturing` asks the data.
 
     Args:
-        make: :func:`gpa_nd.audio`, :func:`gpa_nd.image` or :func:`gpa_nd.video`; for more arguments
-            ``partial(gpa_nd.image, causal=True)``, for a graph ``partial(gpa_nd.graph, edge_index, num_nodes)``, which
-            is coarsened anew for every d and size of cells.
+        make: :func:`gpa_nd.audio`, :func:`gpa_nd.image` or :func:`gpa_nd.video`; for more arguments, all of which
+            count, ``partial(gpa_nd.image, causal=True, ranking="rerank")``; for a graph ``partial(gpa_nd.graph,
+            edge_index, num_nodes)``, which is coarsened anew for every d and size of cells.
         query_shape: sizes of the axes of q between heads and channels.
         key_shape: those of k and v; as of the queries by default.
         channels: c.
@@ -140,7 +140,7 @@ def propose_within(
             device.partition(":")[0], gpa.affinity,
         )  # fmt: skip
         best = None
-        for kappa in (kappa for kappa in KAPPAS if kappa < len(layout.key_groups)):
+        for kappa in _kappas(gpa, layout):
             proposed = _with(gpa, kappa)
             costs = cost_of_layout(layout, proposed, sizes, backward=backward)
             takes = {"memory": costs.torch_bytes, "multiply_adds": costs.total.multiply_adds}
@@ -170,7 +170,8 @@ def propose_capturing(
 
     The same search as :func:`propose_within`: of every downsampling factor and size of cells, the smallest κ whose
     captured mass (:func:`captured_mass`) is large enough in the mean. It is measured on a sample of cells that lie
-    evenly over the structure. q and k should be what the attention will see, such as those of a trained layer.
+    evenly over the structure. q and k should be what the attention will see, such as those of a trained layer. Measured
+    is what is selected by the ranking of ``make``, without pooled keys and, of a selection that learns, the hard one.
 
     Args:
         make: as of :func:`propose_within`.
@@ -214,13 +215,22 @@ def propose_capturing(
         tried: dict[int, Mass] = {}
 
         def captured(kappa: int, gpa: GPA = gpa, layout: Layout = layout, cells: Tensor = sample) -> Mass:
-            scale, affinity, shared = gpa.scale, gpa.affinity, gpa.enable_gqa
+            scale, affinity, shared, ranking = gpa.scale, gpa.affinity, gpa.enable_gqa, gpa.ranking
             relevant = select_keys(
-                q, k, layout, kappa=kappa, scale=scale, affinity=affinity, enable_gqa=shared, backend=gpa.backend
+                q,
+                k,
+                layout,
+                kappa=kappa,
+                scale=scale,
+                affinity=affinity,
+                ranking=ranking,
+                mass=gpa.mass,
+                enable_gqa=shared,
+                backend=gpa.backend,
             )
             return captured_mass(q, k, layout, relevant, cells=cells, scale=scale, affinity=affinity, enable_gqa=shared)
 
-        kappas = [kappa for kappa in KAPPAS if kappa < len(layout.key_groups)]
+        kappas = _kappas(gpa, layout)
         low, high = 0, len(kappas)  # the first that is enough is in low … high
         while low < high:
             middle = (low + high) // 2
@@ -249,6 +259,14 @@ def _candidates(make: Make, query_shape: Shape) -> Iterator[tuple[GPA, int, int 
         for cells in sizes:
             given = cells[0] if line else cells
             yield make(downsample=downsample, cells=given, kappa=1), downsample, given
+
+
+def _kappas(gpa: GPA, layout: Layout) -> list[int]:
+    """κ below the number of coarse keys, and not above the number of candidates, if that is given."""
+    most = len(layout.key_groups) - 1
+    if gpa.selection is not None and gpa.selection.candidates is not None:
+        most = min(most, gpa.selection.candidates)
+    return [kappa for kappa in KAPPAS if kappa <= most]
 
 
 def _with(gpa: GPA, kappa: int) -> GPA:

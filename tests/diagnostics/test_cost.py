@@ -10,6 +10,7 @@ from gpa_nd.always import GlobalElements, GridNeighbourhood
 from gpa_nd.diagnostics import cost
 from gpa_nd.ops import GridDownsampler
 from gpa_nd.partitioners import GridPartitioner
+from gpa_nd.selection import SoftTopK, StraightThrough
 
 NEAR = 0.2  # as far as an estimate may be off
 
@@ -53,14 +54,39 @@ CASES = {
     ),
     "rerank of distances": (gpa_nd.image(4, (8, 8), 6, ranking="rerank", affinity="euclidean"), (48, 48), {}),
     "rerank, bfloat16": (gpa_nd.image(4, (8, 8), 6, ranking="rerank"), (48, 48), {"dtype": torch.bfloat16}),
+    "rerank of groups of one": (gpa_nd.image(1, (6, 6), 6, ranking="rerank"), (24, 24), {}),
+    "rerank of a graph": (gpa_nd.graph(EDGES, 700, 8, 12, 4, ranking="rerank"), (700,), {}),
     "a mass": (gpa_nd.image(4, (8, 8), 24, mass=0.5), (64, 64), {}),
     "rerank and a mass": (gpa_nd.image(4, (8, 8), 6, ranking="rerank", mass=0.5), (48, 48), {}),
     "many of many": (gpa_nd.audio(4, 64, 40, ranking="rms"), (8192,), {}),
 }  # fmt: skip
 
+BESIDE_ALWAYS_ON = gpa_nd.audio(
+    8, 16, 4, always=[GridNeighbourhood(9)], selection=SoftTopK(candidates=9), unselected="pooled", backend="torch"
+)
+BESIDE = {
+    "soft": (gpa_nd.image(4, (6, 6), 6, selection=SoftTopK()), (48, 48), {}),
+    "soft, d = 2": (gpa_nd.image(2, (6, 6), 6, selection=SoftTopK(candidates=8)), (40, 44), {"heads": 2}),
+    "soft, causal": (gpa_nd.audio(8, 16, 4, selection=SoftTopK(), causal=True), (2048,), {"heads": 2}),
+    "soft, two levels": (gpa_nd.audio(4, 64, (8, 6), selection=SoftTopK()), (4096,), {"channels": 32}),
+    "soft and rerank": (gpa_nd.image(4, (6, 6), 6, selection=SoftTopK(), ranking="rerank"), (48, 48), {}),
+    "soft, shared heads": (
+        gpa_nd.image(4, (6, 6), 6, selection=SoftTopK(), enable_gqa=True), (48, 48), {"heads": 4, "key_heads": 2},
+    ),
+    "straight": (gpa_nd.image(4, (5, 7), 6, selection=StraightThrough()), (45, 61), {"channels": 32}),
+    "pooled": (gpa_nd.image(4, (6, 6), 6, unselected="pooled", backend="torch"), (48, 48), {"value_channels": 24}),
+    "pooled, of what nothing divides": (gpa_nd.image(4, (5, 7), 6, unselected="pooled"), (45, 61), {"batch": 2}),
+    "pooled, causal": (gpa_nd.audio(8, 16, 4, unselected="pooled", causal=True), (2048,), {"channels": 32}),
+    "pooled, a few queries at once": (gpa_nd.audio(4, 64, 8, unselected="pooled"), (6000,), {"batch": 2}),
+    "pooled, bfloat16": (gpa_nd.image(4, (6, 6), 6, unselected="pooled"), (48, 48), {"dtype": torch.bfloat16}),
+    "pooled, a graph": (gpa_nd.graph(EDGES, 700, 8, 12, 4, unselected="pooled"), (700,), {"heads": 2}),
+    "pooled, distances": (gpa_nd.image(4, (6, 6), 6, unselected="pooled", affinity="euclidean"), (48, 48), {}),
+    "soft and pooled beside a window": (BESIDE_ALWAYS_ON, (2048,), {"heads": 2, "channels": 32}),
+}  # fmt: skip
 
-def measured(gpa, query_shape, settings, part):
-    """What PyTorch does in a call of backend "torch": in Phase 1, in Phase 2, in all, or in the gradients."""
+
+def made(gpa, query_shape, settings):
+    """The layout, q, k and v, and the settings of a call of backend "torch"."""
     keys = settings.get("key_shape", query_shape)
     layout = gpa.packed_layout(query_shape, keys) if isinstance(query_shape, list) else gpa.layout(query_shape, keys)
     c, batch, heads = (settings.get(name, default) for name, default in (("channels", 16), ("batch", 1), ("heads", 1)))
@@ -69,8 +95,17 @@ def measured(gpa, query_shape, settings, part):
     q = torch.randn(batch, heads, n_q, c, dtype=dtype, requires_grad=True)
     k = torch.randn(batch, shared, n_k, c, dtype=dtype, requires_grad=True)
     v = torch.randn(batch, shared, n_k, settings.get("value_channels", c), dtype=dtype, requires_grad=True)
-    chosen = {"affinity": gpa.affinity, "enable_gqa": shared != heads, "backend": "torch"}
-    ranking = chosen | {"ranking": gpa.ranking, "mass": gpa.mass}
+    return layout, q, k, v, {"affinity": gpa.affinity, "enable_gqa": shared != heads, "backend": "torch"}
+
+
+def called(gpa, q, k, v, layout, chosen):
+    more = {"ranking": gpa.ranking, "mass": gpa.mass, "selection": gpa.selection, "unselected": gpa.unselected}
+    return gpa_nd.gpa_attention(q, k, v, layout, kappa=gpa.kappa, **chosen, **more)
+
+
+def measured(gpa, query_shape, settings, part):
+    """What PyTorch does in a call of backend "torch": in Phase 1, in Phase 2, in all, or in the gradients."""
+    layout, q, k, v, chosen = made(gpa, query_shape, settings)
     kappa = tuple(
         max(1, min(x, level.most_visible)) for x, level in zip(kappas(gpa, layout), levels(layout), strict=True)
     )
@@ -78,17 +113,34 @@ def measured(gpa, query_shape, settings, part):
         counted = Counted()
         if part == "all":
             with counted.counting(q, k, v):
-                out = gpa_nd.gpa_attention(q, k, v, layout, kappa=gpa.kappa, **ranking)
+                out = called(gpa, q, k, v, layout, chosen)
                 torch.autograd.grad(out, (q, k, v), torch.ones_like(out))
             continue
         with counted.counting(q, k, v) if part == "phase1" else Counted():
-            relevant = gpa_nd.select_keys(q, k, layout, kappa=kappa, **ranking)
+            relevant = gpa_nd.select_keys(q, k, layout, kappa=kappa, ranking=gpa.ranking, mass=gpa.mass, **chosen)
         with counted.counting(q, k, v) if part == "phase2" else Counted():
             out = gpa_nd.attend(q, k, v, layout, relevant, **chosen)
         gradient = torch.ones_like(out)
         with counted.counting(q, k, v, gradient) if part == "backward" else Counted():
             torch.autograd.grad(out, (q, k, v), gradient)
     return counted
+
+
+def measured_forth_and_back(gpa, query_shape, settings):
+    """(multiply-adds, bytes read, bytes written) of the result, and of its gradients."""
+    layout, q, k, v, chosen = made(gpa, query_shape, settings)
+    for _ in range(2):
+        counted, found = Counted(), []
+        with counted.counting(q, k, v):
+            out = called(gpa, q, k, v, layout, chosen)
+        counted.add_tokens([out])
+        found.append((counted.multiply_adds, counted.bytes_read, counted.bytes_written))
+        gradient = torch.ones_like(out)
+        with counted.counting(gradient):
+            counted.add_tokens(torch.autograd.grad(out, (q, k, v), gradient))
+        total = counted.multiply_adds, counted.bytes_read, counted.bytes_written
+        found.append(tuple(x - y for x, y in zip(total, found[0], strict=True)))
+    return found
 
 
 def levels(layout):
@@ -112,9 +164,19 @@ def test_operations_and_bytes_are_those_that_are_computed_and_moved(name, part):
     assert work.bytes_written == pytest.approx(counted.bytes_written, rel=NEAR)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", BESIDE)
+def test_operations_and_bytes_count_what_is_weighed_between_the_phases_and_pooled_beside_them(name):
+    found = estimated(*BESIDE[name], backward=True)
+    works = found.phase1 + found.phase2, found.backward
+    for work, (multiply_adds, read, written) in zip(works, measured_forth_and_back(*BESIDE[name]), strict=True):
+        assert work.multiply_adds == multiply_adds
+        assert work.bytes_read == pytest.approx(read, rel=NEAR)
+        assert work.bytes_written == pytest.approx(written, rel=NEAR)
+
+
+@pytest.mark.parametrize("name", CASES | BESIDE)
 def test_memory_is_that_of_the_tensors_that_are_made(name):
-    gpa, shape, settings = CASES[name]
+    gpa, shape, settings = (CASES | BESIDE)[name]
     found = measured(gpa, shape, settings, "all")
     gradient = estimated(gpa, shape, settings).dense.bytes_written  # as large as the result
     expected = estimated(gpa, shape, settings, backward=True).torch_bytes
@@ -149,6 +211,26 @@ def test_keys_per_query_are_those_of_a_random_selection(name):
     of_cells += (layout.members.sizes[always.clamp_min(0)] * (always >= 0)).sum(-1)
     found = float((of_cells * layout.fine_cells.sizes).sum()) / q.shape[2]
     assert estimated(gpa, shape, settings).keys_per_query == pytest.approx(found, rel=0.03)
+
+
+def test_keys_per_query_of_a_selection_are_those_of_its_candidates_and_the_rest_is_pooled():
+    learned = cost(gpa_nd.image(4, (6, 6), 6, selection=SoftTopK(), unselected="pooled"), (48, 48), channels=8)
+    assert (learned.keys_per_query, learned.pooled_per_query, learned.at_most) == (24 * 16, 144 - 24, True)
+    assert str(learned).startswith(
+        "2,304 queries, each of which attends to at most 384 of 2,304 keys (16.67%), and to "
+    )
+    assert str(learned).endswith("not counted: what SoftTopK(temperature=1.0) makes of the scores of candidates")
+    straight = cost(gpa_nd.image(4, (6, 6), 6, selection=StraightThrough()), (48, 48), channels=8)
+    assert (straight.keys_per_query, straight.pooled_per_query, straight.at_most) == (6 * 16, 0, False)
+    assert cost(gpa_nd.image(4, (6, 6), 6, mass=0.5), (48, 48), channels=8).at_most
+
+
+def test_memory_without_gradients_keeps_nothing_for_them():
+    for gpa, shape, settings in BESIDE.values():
+        layout, q, k, v, chosen = made(gpa, shape, settings)
+        with torch.no_grad(), Counted().counting(q, k, v) as counted:
+            called(gpa, q, k, v, layout, chosen)
+        assert estimated(gpa, shape, settings).torch_bytes == pytest.approx(counted.peak, rel=NEAR)
 
 
 def test_what_a_cell_cannot_reach_is_not_counted_for_dense_attention():

@@ -7,6 +7,7 @@ import torch
 
 import gpa_nd
 from gpa_nd.diagnostics import captured_mass, cost, propose_capturing, propose_within
+from gpa_nd.selection import SoftTopK
 
 PLACES = torch.arange(512) / 8
 PHASES = torch.stack([PLACES.sin(), PLACES.cos()], dim=-1)[None, None] * 6
@@ -17,6 +18,8 @@ DOMAINS = {
     "causal image": (partial(gpa_nd.image, causal=(True, False)), (40, 56), 40e6),
     "video": (gpa_nd.video, (6, 20, 24), 40e6),
     "graph": (partial(gpa_nd.graph, EDGES, 300), (300,), 1e6),
+    "reranked audio": (partial(gpa_nd.audio, ranking="rerank"), (2000,), 40e6),
+    "audio that is pooled": (partial(gpa_nd.audio, unselected="pooled"), (2000,), 60e6),
 }
 
 
@@ -51,6 +54,21 @@ def test_a_mass_is_captured_and_by_fewer_keys_it_is_not(mass):
             assert captured_mass(*tokens, layout, fewer).mean < mass
     costs = [proposal.cost.total.multiply_adds for proposal in found]
     assert costs == sorted(costs)
+
+
+def test_a_ranking_is_that_of_what_is_proposed():
+    x = torch.randn(1, 1, 512, 8, generator=torch.Generator().manual_seed(0)) * 2
+    for proposal in propose_capturing(partial(gpa_nd.audio, ranking="rerank", mass=0.99), x, x, 0.6, queries=512):
+        gpa = proposal.gpa
+        layout = gpa.layout((512,), (512,))
+        chosen = gpa_nd.select_keys(x, x, layout, kappa=proposal.kappa, ranking="rerank", mass=0.99)
+        assert captured_mass(x, x, layout, chosen).mean == pytest.approx(proposal.mass.mean)
+        assert proposal.cost.at_most
+
+
+def test_no_more_coarse_keys_are_proposed_than_there_are_candidates():
+    make = partial(gpa_nd.audio, selection=SoftTopK(candidates=5))
+    assert {proposal.kappa for proposal in propose_within(make, (512,), channels=8, multiply_adds=1e9)} == {4}
 
 
 def test_a_sample_of_queries_is_enough():
