@@ -65,15 +65,12 @@ class Filling:
         return Phase(work, max(in_block + self._low + 2 * results * sizes.wide, moved), moved)
 
     def _scores_again(self) -> Work:
-        """Scores and weights, for which every block looks through all groups for what is no number.
-
-        Whether one is seen by a query takes one product more.
-        """
+        """Scores and weights, for which every block looks through all groups for what is no number."""
         sizes, keys = self.sizes, len(self.layout.key_groups)
         c, c_v = sizes.channels, sizes.value_channels
         looked_through = sizes.rows * keys * (4 * c + 7 * c_v) * sizes.wide * self._blocks
         named = self._queries * self.chosen * INDEX
-        return Work(self._queries * keys * (c + c_v + 1), named + looked_through)
+        return Work(self._queries * keys * (c + c_v), named + looked_through)
 
     @property
     def _queries(self) -> int:

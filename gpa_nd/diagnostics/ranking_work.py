@@ -157,8 +157,11 @@ def _longer(groups: Partition, sizes: Sizes) -> Phase:
 def _spread(groups: Partition, sizes: Sizes) -> Phase:
     """How much the keys of each group differ."""
     squares, low = _squares(groups, sizes), sizes.key_rows * len(groups) * sizes.channels
-    work = squares.work + Work(0, low * sizes.given, squares.returned)
-    return Phase(work, max(squares.held, 3 * squares.returned + low * sizes.wide), squares.returned)
+    keys = sizes.key_rows * groups.num_elements * sizes.channels * sizes.wide
+    work = squares.work + Work(0, keys, squares.returned)  # the mean of every key, to which it is compared
+    if sizes.given != sizes.wide:  # means that are not rounded
+        work += Work(0, keys, low * sizes.wide)
+    return Phase(work, max(squares.held + keys, 3 * squares.returned + low * sizes.wide), squares.returned)
 
 
 @dataclass(frozen=True)

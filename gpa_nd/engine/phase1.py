@@ -104,13 +104,14 @@ class KeyGroups:
         k = self.keys.k.to(wide(self.keys.k.dtype))
         return self._mean(k.square().sum(-1, keepdim=True))[..., 0]
 
-    def spread(self) -> Spread:
-        """How much visible keys differ; not at all where they are no numbers."""
+    def spread(self, means: Float[Tensor, "b h_k n_k_low c"]) -> Spread:
+        """How much visible keys differ from their means; not at all where they are no numbers."""
         k = self.keys.k.to(wide(self.keys.k.dtype))
         place = torch.arange(k.shape[2], device=k.device)
         group = torch.searchsorted(self.groups.offsets[1:], place, right=True)
         group = torch.empty_like(group).scatter_(0, self.groups.order, group)
-        away = (k - self._mean(k).index_select(2, group)).square().sum(-1, keepdim=True)
+        exact = means if means.dtype == k.dtype else self._mean(k)  # rounded ones would count as a difference
+        away = (k - exact.index_select(2, group)).square().sum(-1, keepdim=True)
         if self.keys.bias is not None:
             away = away.masked_fill(self.keys.bias.isneginf()[..., None], 0)
         deviation = (self._mean(away)[..., 0] / k.shape[-1]).sqrt().nan_to_num(0, 0)
@@ -211,7 +212,7 @@ def _ranked(
     """The best of pooled keys that are not always on."""
     spread, over, wanted = None, layout.pooled or layout, rule.kappa + layout.contested
     if rule.ranking == "moments":
-        spread = groups.spread()
+        spread = groups.spread(k_low)
     elif rule.ranking == "rms":
         k_low = as_long_as_keys(k_low, groups.squares())
     ranked = groups.keys.backend.rank(

@@ -286,3 +286,43 @@ TOKENS = torch.zeros(3, 1, 1, 8, 4)
 def test_bad_input_is_named(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+class Rule(Selection):
+    """Whatever a user may have written."""
+
+    def __init__(self, make):
+        super().__init__(candidates=4)
+        self.make = make
+
+    def weights(self, scores, kappa):
+        return self.make(scores)
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda scores: None, TypeError, r"Rule.weights: expected a floating point tensor, got NoneType"),
+        (lambda scores: scores > 0, TypeError, r"Rule.weights: expected a floating point tensor, got torch.bool"),
+        (
+            lambda scores: scores[..., :2],
+            ValueError,
+            r"Rule.weights: expected shape \(1, 1, 4, 4\) as scores have, got",
+        ),
+        (lambda scores: 3 * scores.sigmoid(), ValueError, r"Rule.weights: expected weights in \[0, 1\], got"),
+        (lambda scores: scores, ValueError, r"Rule.weights: expected weights in \[0, 1\], got"),
+    ],
+    ids=["nothing", "choices", "too few", "too large", "negative"],
+)
+def test_bad_input_of_a_rule_that_breaks_its_law_is_named(make, error, message, backend):
+    layout = gpa_nd.audio(downsample=4, cells=4, kappa=1).layout((32,), (32,))
+    q, k, v = torch.randn(3, 1, 1, 32, 4)
+    with pytest.raises(error, match=message):
+        gpa_attention(q, k, v, layout, kappa=2, selection=Rule(make), backend=backend)
+
+
+def test_bad_input_of_a_class_in_place_of_a_rule_is_named():
+    with pytest.raises(
+        TypeError, match="selection: expected a Selection or None, got the class SoftTopK and no instance"
+    ):
+        gpa_nd.audio(selection=SoftTopK)
