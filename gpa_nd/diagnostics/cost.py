@@ -176,6 +176,10 @@ def cost(
         raise TypeError(f"dtype: expected float16, bfloat16, float32 or float64, got {dtype!r}")
     if not isinstance(device, str):
         raise TypeError(f"device: expected the type of one, such as 'cpu' or 'cuda', got {type(device).__name__}")
+    try:
+        torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"device: expected the type of one, such as 'cpu' or 'cuda', got {device!r}") from error
     layout = _layout(gpa, query_shape, query_shape if key_shape is None else key_shape)
     sizes = Sizes(batch, heads, key_heads, channels, value_channels, dtype, device.partition(":")[0], gpa.affinity)
     return cost_of_layout(layout, gpa, sizes, backward=backward)

@@ -250,6 +250,15 @@ def propose_capturing(
 
 def _candidates(make: Make, query_shape: Shape) -> Iterator[tuple[GPA, int, int | tuple[int, ...]]]:
     """A GPA for every downsampling factor and size of cells, with κ = 1."""
+    if isinstance(make, torch.nn.Module) or not callable(make):
+        raise TypeError(
+            f"make: expected a function that makes a GPA, such as gpa_nd.image or a partial of it, got "
+            f"{type(make).__name__}"
+        )
+    if fixed := {"downsample", "cells", "kappa"} & set(getattr(make, "keywords", ())):
+        raise ValueError(
+            f"make: expected it to leave open what is proposed, got a partial with {', '.join(sorted(fixed))}"
+        )
     line = len(query_shape) == 1
     for downsample in LINES if line else OTHERS:
         coarse = [-(-size // downsample) for size in query_shape]

@@ -148,7 +148,7 @@ class GPA(nn.Module):
             ValueError: a shape that an operator cannot divide; the message names the operator.
         """
         for name, shape in (("query_shape", query_shape), ("key_shape", key_shape)):
-            if not isinstance(shape, tuple | list):
+            if not isinstance(shape, tuple | list) or not all(hasattr(size, "__index__") for size in shape):
                 raise TypeError(f"{name}: expected a tuple of ints, got {shape!r}")
         return self._layout((tuple(query_shape),), (tuple(key_shape),), device)
 

@@ -281,6 +281,8 @@ AUDIO = gpa_nd.audio(4, 4, 2)
             "key_heads: expected a divisor of 4, got 3",
         ),
         (lambda: cost(AUDIO, (8,), channels=4, dtype=torch.int64), TypeError, "dtype: expected float16, bfloat16"),
+        (lambda: cost(AUDIO, (8,), channels=4, device="gpu"), ValueError, "device: expected the type of one, .* 'gpu'"),
+        (lambda: cost(AUDIO, (8.0,), channels=4), TypeError, r"query_shape: expected a tuple of ints, got \(8.0,\)"),
         (lambda: cost(AUDIO, (8,), channels=4, device=0), TypeError, "device: expected the type of one, .* got int"),
         (lambda: cost(AUDIO, (8, 8), channels=4), ValueError, "downsampler: does not fit"),
     ],

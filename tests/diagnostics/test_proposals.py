@@ -126,6 +126,12 @@ def test_the_module_of_a_proposal_is_that_of_its_settings():
             "queries: expected at least 1, got 0",
         ),
         (lambda: propose_capturing(gpa_nd.audio, PHASES[0], PHASES[0], 0.5), ValueError, "q: expected shape"),
+        (lambda: propose_within(gpa_nd.audio(), (64,), channels=4, memory=1e9), TypeError, "make: .* got GPA"),
+        (
+            lambda: propose_within(partial(gpa_nd.audio, kappa=4), (64,), channels=4, memory=1e9),
+            ValueError,
+            "make: expected it to leave open what is proposed, got a partial with kappa",
+        ),
     ],
 )
 def test_bad_input_is_named(call, error, message):
