@@ -45,5 +45,5 @@ def test_the_reference_s_keys_are_chosen(row, ranking, mass):
 def test_bad_input_of_more_parts_than_the_kernels_number_is_refused():
     layout = gpa_nd.audio(4, 2, 1, ranking="rerank").layout((16,), (16,)).second_look
     q = torch.zeros(1, 1, 1, 16).expand(1, 1, 2**23 + 1, 16)
-    with pytest.raises(ValueError, match=r"q: backend 'triton' takes up to 8,388,608 parts of groups, got 8,388,609"):
+    with pytest.raises(ValueError, match=r"k: backend 'triton' takes up to 8,388,608 parts of groups, got 8,388,609"):
         fused.select_by_members(q, q, layout, 1, 0.25, None, torch.zeros(1, 1, 2, 1, dtype=torch.int64))

@@ -192,26 +192,26 @@ def test_only_candidates_are_chosen_and_ties_go_to_the_lower_number(name, count)
         got = selection.select_keys(q.round(), k, *few, bias, candidates)[0]
         assert got.equal(reference.select_keys(q.round(), k, *few, "dot", bias, candidates, None)[0])
     nobody = candidates[..., :0]
-    assert (selection.select_keys(q, k, *few, None, nobody) == -1).all()
+    assert (selection.select_keys(q, k, *few, None, nobody)[0] == -1).all()
 
 
 def test_candidates_are_ranked_a_chunk_at_a_time(monkeypatch):
     layout, _ = LAYOUTS["ranked by anybody"]()
     q, k, _ = tokens(layout)
     candidates = some_candidates(layout, 2, 19)
-    expected = selection.select_keys(q, k, layout, 5, 0.25, None, candidates)
+    expected = selection.select_keys(q, k, layout, 5, 0.25, None, candidates)[0]
     monkeypatch.setattr(selection, "SUMS_AT_ONCE", 1)
     monkeypatch.setattr(selection_tiles, "SUMS_AT_ONCE", 1)
-    assert selection.select_keys(q, k, layout, 5, 0.25, None, candidates).equal(expected)
+    assert selection.select_keys(q, k, layout, 5, 0.25, None, candidates)[0].equal(expected)
 
 
 def test_a_candidate_that_is_not_finite_spoils_its_cell_alone():
     layout = layout_of(gpa_nd.audio(2, 4), 32)
     q, k, _ = tokens(layout, heads=1)
     candidates = torch.arange(16, device=DEVICE).view(1, 1, 4, 4)
-    clean = selection.select_keys(q, k, layout, 3, 0.25, None, candidates)
+    clean = selection.select_keys(q, k, layout, 3, 0.25, None, candidates)[0]
     k[:, :, 9] = math.nan  # of coarse key 4
-    got = selection.select_keys(q, k, layout, 3, 0.25, None, candidates)
+    got = selection.select_keys(q, k, layout, 3, 0.25, None, candidates)[0]
     clean[:, :, 1] = -2
     assert got.equal(clean)
 
