@@ -29,8 +29,8 @@ class Spread:
         log_size: (B, H_k, n_k') logarithm of the number of visible keys.
     """
 
-    deviation: Float[Tensor, "b h_k n_k_low"]
-    log_size: Float[Tensor, "b h_k n_k_low"]
+    deviation: Float[Tensor, "... n_k_low"]
+    log_size: Float[Tensor, "... n_k_low"]
 
     def tensors(self) -> tuple[Tensor, Tensor]:
         """Both of them."""
@@ -38,8 +38,8 @@ class Spread:
 
 
 def gain(
-    lengths: Float[Tensor, "*b_h n_q_low"], deviation: Float[Tensor, "*b_h _n_q n_k_low"], log_size: Tensor
-) -> Float[Tensor, "*b_h n_q_low n_k_low"]:
+    lengths: Float[Tensor, "... n_q_low"], deviation: Float[Tensor, "... _one n_k_low"], log_size: Tensor
+) -> Float[Tensor, "... n_q_low n_k_low"]:
     """What the spread of a group adds to the affinities of its mean.
 
     Args:

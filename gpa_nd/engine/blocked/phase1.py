@@ -39,7 +39,7 @@ class CoarseKeys:
             times as large, but for ``number``.
     """
 
-    number: Int[Tensor, "*p r"]
+    number: Int[Tensor, "*p _r"]
     k: Float[Tensor, "a_or_p r c"]
     added: Float[Tensor, "a _p r"] | None
     hidden: Bool[Tensor, "_a _p r"] | None
@@ -109,7 +109,7 @@ class Phase1:
         self.sums = q_low.new_zeros(shape if wants_sums else (len(q_low), 0, 0))
         self.room = Scratch(q_low.device)
 
-    def among_all(self) -> tuple[Int[Tensor, "h m kappa"], Float[Tensor, "h m kappa"]]:
+    def among_all(self) -> tuple[Int[Tensor, "h m kappa"], Float[Tensor, "h _m _kappa"]]:
         """Every cell chooses among all that it may see; and the sums of what it chooses."""
         if self.host_ranges is None:
             self._choose_in(Span(None, 0, self.k.shape[1], alike=True))
@@ -124,7 +124,7 @@ class Phase1:
                 self._choose_apart(block, self._within(block, self.ranges[block.cells, :1] + place))
         return self.chosen, self.sums
 
-    def among(self, candidates: Int[Tensor, "h m r"]) -> tuple[Int[Tensor, "h m kappa"], Float[Tensor, "h m kappa"]]:
+    def among(self, candidates: Int[Tensor, "h m r"]) -> tuple[Int[Tensor, "h m kappa"], Float[Tensor, "h _m _kappa"]]:
         """Every cell chooses among its candidates, of which −1 names none.
 
         Ties go to the lower number; where members are compared, to the candidate that comes first.

@@ -26,7 +26,7 @@ def select_keys(
     candidates: Tensor | None,
     spread: Spread | None,
     wants_sums: bool,
-) -> tuple[Int[Tensor, "b h m kappa"], Float[Tensor, "b h m kappa"]]:
+) -> tuple[Int[Tensor, "b h m kappa"], Float[Tensor, "b h _m _kappa"]]:
     """Phase 1: pool; then for a block of cells at a time softmax, sum over each cell, and keep the κ best."""
     groups, rankers, keys = (x.tensors() for x in (layout.query_groups, layout.rankers, layout.key_groups))
     ranges, positions = (layout.key_ranges, layout.host_ranges), layout.coarse_positions or (None, None)
@@ -49,7 +49,7 @@ def select_by_members(
     added: Tensor | None,
     candidates: Tensor,
     wants_sums: bool,
-) -> tuple[Int[Tensor, "b h m kappa"], Float[Tensor, "b h m kappa"]]:
+) -> tuple[Int[Tensor, "b h m kappa"], Float[Tensor, "b h _m _kappa"]]:
     """Phase 1 among candidates, of which each is ranked by its keys themselves instead of their mean."""
     rankers, keys = layout.rankers.tensors(), layout.key_groups.tensors()
     ranked: tuple[Tensor, Tensor] = torch.ops.gpa_nd.blocked_select_by_members(

@@ -49,7 +49,7 @@ def select_keys(
     bias: CoarseBias | None = None,
     candidates: Int[Tensor, "b h m candidates"] | None = None,
     wants_sums: bool = False,
-) -> tuple[Int[Tensor, "b h m kappa"], Float[Tensor, "b h m kappa"]]:
+) -> tuple[Int[Tensor, "b h m kappa"], Float[Tensor, "b h _m _kappa"]]:
     """Phase 1 with the affinity ``"dot"`` on checked arguments."""
     with torch.no_grad():
         ranked: tuple[Tensor, Tensor] = fused_select_keys(
@@ -79,7 +79,7 @@ def select_by_members(
     added: Float[Tensor, "b h_k n_k"] | None,
     candidates: Int[Tensor, "b h m candidates"],
     wants_sums: bool = False,
-) -> tuple[Int[Tensor, "b h m kappa"], Float[Tensor, "b h m kappa"]]:
+) -> tuple[Int[Tensor, "b h m kappa"], Float[Tensor, "b h _m _kappa"]]:
     """Phase 1 among candidates, of which each is ranked by its keys themselves instead of their mean."""
     with torch.no_grad():
         ranked: tuple[Tensor, Tensor] = fused_select_by_members(
