@@ -119,7 +119,7 @@ class KeyGroups:
 
     def sizes(self) -> Float[Tensor, "*b_h_k n_k_low"]:
         """How many visible keys there are in each group; where there is none, how many it has."""
-        sizes = self.groups.sizes.to(wide(self.keys.k.dtype))
+        sizes = self.groups.offsets.diff().to(wide(self.keys.k.dtype))
         return sizes if self.coarse is None else sizes * self.coarse.share
 
     def added(self) -> CoarseBias | None:

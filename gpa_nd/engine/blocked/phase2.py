@@ -119,6 +119,7 @@ class Phase2:
         spoilt = (self.relevant == -2).any(-1)
         self.spoilt = spoilt if possible(spoilt) else None
         self.cells = Partition.from_tensors(cells)
+        self.rows = len(self.q) + (not self.cells.uniform)  # the last one takes what is computed for padding
         part = Partition.from_tensors(members)
         self.members = [
             (Members(part, (self.relevant if cells is None else self.relevant[:, cells])[..., :columns]), cells)
@@ -129,12 +130,12 @@ class Phase2:
 
     def attend_with_sums(self) -> tuple[Float[Tensor, "b h n_q c_v"], Float[Tensor, "b h n_q"]]:
         """The result, and the log-sum-exp of each query's scores, −∞ where it sees nothing."""
-        self.sums = torch.empty(len(self.q) + 1, dtype=self.dtype, device=self.q.device)
-        return self.attend(), self.sums[:-1].view(self.shapes[0][:3])
+        self.sums = torch.empty(self.rows, dtype=self.dtype, device=self.q.device)
+        return self.attend(), self.sums[: len(self.q)].view(self.shapes[0][:3])
 
     def attend(self) -> Float[Tensor, "b h n_q c_v"]:
         """The result."""
-        out = self.v.new_empty(len(self.q) + 1, self.v.shape[-1])  # the last row takes what is computed for padding
+        out = self.v.new_empty(self.rows, self.v.shape[-1])
         dtype = self.v.dtype if _multiplies(self.v) else self.dtype
         for members, block in self._blocks(matrices=2):
             keys = self._gather(members, block, dtype)
@@ -143,13 +144,13 @@ class Phase2:
                 if queries.silent is not None:  # not in padding, whose results nobody reads
                     x.masked_fill_(queries.silent[..., None], torch.nan)
                 out.index_copy_(0, queries.row.flatten(), x.flatten(0, 1).to(out.dtype))
-        return out[:-1].view(*self.shapes[0][:3], -1)
+        return out[: len(self.q)].view(*self.shapes[0][:3], -1)
 
     def gradients(self, grad: Tensor, grad_sums: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Those of q, k, v, the logits and the bias; empty where there are no logits or no bias."""
         grad_sums = None if grad_sums is None else grad_sums.reshape(-1, 1)
         grad = grad.reshape(-1, grad.shape[-1])
-        dq = self.q.new_empty(len(self.q) + 1, self.q.shape[-1])
+        dq = self.q.new_empty(self.rows, self.q.shape[-1])
         dk, dv = (torch.zeros(x.shape, dtype=self.dtype, device=x.device) for x in (self.k, self.v))
         dlogits = torch.zeros(self.relevant.numel(), 1, dtype=self.dtype, device=grad.device)
         dbias = dlogits.new_zeros(len(self.k), 1) if self.bias is not None else dlogits.new_empty(0)
@@ -188,7 +189,7 @@ class Phase2:
             if self.bias is not None:
                 add_rows(dbias, keys.row.flatten(), dadded.view(-1, 1))
         of_q, of_k, of_v = (
-            x.view(shape).to(grad.dtype) for x, shape in zip((dq[:-1], dk, dv), self.shapes, strict=True)
+            x.view(shape).to(grad.dtype) for x, shape in zip((dq[: len(self.q)], dk, dv), self.shapes, strict=True)
         )
         of_logits, of_bias = dlogits.new_empty(0), dbias
         if self.logits is not None:
