@@ -32,6 +32,16 @@ LONG = ("test_compiling.py", "test_kill.py")
 """Files whose tests take minutes: they begin first, so that no worker is left alone with one in the end."""
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--nightly", action="store_true", help="as many cases as docs/trust.md says, which takes hours")
+
+
+@pytest.fixture(scope="session")
+def cases(request: pytest.FixtureRequest) -> Callable[[int, int], int]:
+    """``cases(20, 1000)``: how many cases to try, 20 in CI and 1,000 with ``--nightly``."""
+    return lambda in_ci, nightly: nightly if request.config.getoption("--nightly") else in_ci
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.name not in LONG)
 
