@@ -11,8 +11,7 @@ from gpa_nd.diagnostics.fill_work import Filling
 from gpa_nd.diagnostics.ranking_work import Steps
 from gpa_nd.diagnostics.weighing_work import Weighing
 from gpa_nd.diagnostics.work import Work
-from gpa_nd.engine import _enough
-from gpa_nd.engine.phase1 import Rule
+from gpa_nd.engine.rules import Rule, enough
 from gpa_nd.layout import Layout
 
 
@@ -56,7 +55,7 @@ def call(layout: Layout, rules: tuple[Rule, ...], sizes: Sizes, *, weighs: bool,
         pools: whether unselected coarse keys stand in the softmax.
         backward: whether there are gradients.
     """
-    rules = _enough(rules, layout)
+    rules = enough(rules, layout)
     chosen, nothing = selected(layout, rules[0].kappa), Phase(Work(), 0, 0)
     weighed = weighed_back = filled = filled_back = nothing
     if weighs:

@@ -13,9 +13,8 @@ from gpa_nd.diagnostics.call_work import Call, call
 from gpa_nd.diagnostics.fused_memory import FLOAT
 from gpa_nd.diagnostics.pairs import pairs
 from gpa_nd.diagnostics.work import Work
-from gpa_nd.engine import _rules, _sees_all
 from gpa_nd.engine.arguments import DTYPES, check_kappa
-from gpa_nd.engine.phase1 import Rule
+from gpa_nd.engine.rules import Rule, rules_of, sees_all
 from gpa_nd.layout import Layout
 from gpa_nd.nn.gpa import GPA
 from gpa_nd.ops.base import Shape
@@ -193,7 +192,7 @@ def _layout(gpa: GPA, query_shape: Shape | Sequence[Shape], key_shape: Shape | S
 
 def cost_of_layout(layout: Layout, gpa: GPA, sizes: Sizes, *, backward: bool) -> Cost:
     """:func:`cost`, where the layout is there already."""
-    rules = _rules(check_kappa(gpa.kappa, layout), gpa.ranking, gpa.mass, gpa.affinity)
+    rules = rules_of(check_kappa(gpa.kappa, layout), gpa.ranking, gpa.mass, gpa.affinity)
     weighed = rules if gpa.selection is None else (_among(rules[0], gpa.selection), *rules[1:])
     soft = gpa.selection is not None and not gpa.selection.hard
     visible, attended, rest = pairs(layout, (weighed if soft else rules)[0].kappa)
@@ -209,10 +208,10 @@ def cost_of_layout(layout: Layout, gpa: GPA, sizes: Sizes, *, backward: bool) ->
     if not n_q or not n_k:
         called = Call(Work(), Work(), Work(), out, out)
     else:
-        sees_all = gpa.backend == "auto" and gpa.affinity == "dot" and _sees_all(layout, rules)
+        is_dense = gpa.backend == "auto" and gpa.affinity == "dot" and sees_all(layout, rules)
 
         def hard(backward: bool) -> Call:
-            if sees_all:
+            if is_dense:
                 held = out + lse + (tokens if backward else 0)
                 return Call(Work(), dense, dense_back if backward else Work(), held, held)
             return call(layout, rules, sizes, weighs=False, pools=pools, backward=backward)
@@ -223,7 +222,7 @@ def cost_of_layout(layout: Layout, gpa: GPA, sizes: Sizes, *, backward: bool) ->
             called = call(layout, weighed, sizes, weighs=True, pools=pools, backward=backward)
             if gpa.selection.hard:
                 called = called.lending_its_gradient(hard(backward=False), out)
-        if sees_all and not soft:
+        if is_dense and not soft:
             attended, rest = visible, 0.0
     return Cost(
         queries=n_q,

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from gpa_nd.diagnostics.blocked_work import INDEX, Phase, Sizes, selected
 from gpa_nd.diagnostics.work import Work
-from gpa_nd.engine.phase1 import CANDIDATES, Rule
+from gpa_nd.engine.phase1 import CANDIDATES
+from gpa_nd.engine.rules import Rule
 from gpa_nd.layout import Layout
 from gpa_nd.partition import Partition
 

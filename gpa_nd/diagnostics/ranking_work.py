@@ -12,7 +12,8 @@ from gpa_nd.diagnostics.work import Work
 from gpa_nd.engine.blocked.blocks import CellBlocks, limit_on
 from gpa_nd.engine.blocked.phase1 import FEW, ROWS_AT_ONCE, STRIDE
 from gpa_nd.engine.blocked.spans import Apart, Span, plan
-from gpa_nd.engine.phase1 import CANDIDATES, Rule
+from gpa_nd.engine.phase1 import CANDIDATES
+from gpa_nd.engine.rules import Rule
 from gpa_nd.layout import Layout
 from gpa_nd.partition import Partition
 

@@ -2,33 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any, Literal
-
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from gpa_nd.engine import blocked  # registers operators, which a program that was exported looks for
 from gpa_nd.engine.arguments import (
     check_choices,
     check_kappa,
     check_key_bias,
-    check_no_tangents,
     check_ranking,
     check_relevant,
     check_tokens,
     check_unselected,
 )
-from gpa_nd.engine.bias import hide, key_bias_of
-from gpa_nd.engine.choice import Affinity, Backend, Unselected, choose
-from gpa_nd.engine.fill import Rest
-from gpa_nd.engine.learned import Straight, check_selection, weigh
-from gpa_nd.engine.phase1 import Phase1, Rule, select
-from gpa_nd.engine.precision import own_precision
+from gpa_nd.engine.backends import attended, is_empty, ranked_keys
+from gpa_nd.engine.bias import key_bias_of
+from gpa_nd.engine.both_phases import attend_hard, attend_softly
+from gpa_nd.engine.choice import Affinity, Backend, Unselected
+from gpa_nd.engine.learned import Straight, check_selection
 from gpa_nd.engine.rankings import Ranking
+from gpa_nd.engine.rules import rules_of
 from gpa_nd.layout import Layout
-from gpa_nd.partition import Partition
 from gpa_nd.selection.base import Selection
 
 __all__ = ["Affinity", "Backend", "Ranking", "Unselected", "attend", "gpa_attention", "select_keys"]
@@ -96,8 +90,8 @@ def select_keys(
     check_choices(scale, affinity, backend)
     check_ranking(ranking, affinity, mass, layout)
     check_key_bias(key_mask, key_bias, k)
-    rules = _rules(kappas, ranking, mass, affinity)
-    return _select_keys(q, k, layout, rules, key_bias_of(key_mask, key_bias, k), scale, backend)
+    rules = rules_of(kappas, ranking, mass, affinity)
+    return ranked_keys(q, k, layout, rules, key_bias_of(key_mask, key_bias, k), scale, backend)
 
 
 def attend(
@@ -159,7 +153,7 @@ def attend(
     if logits is not None:  # a logit of −∞ removes the key, also where it is the only one
         removed = logits.isneginf()
         relevant, logits = relevant.masked_fill(removed & (relevant >= 0), -1), logits.masked_fill(removed, 0)
-    return _attend(q, k, v, layout, relevant, logits, key_bias_of(key_mask, key_bias, k), scale, affinity, backend)
+    return attended(q, k, v, layout, relevant, logits, key_bias_of(key_mask, key_bias, k), scale, affinity, backend)
 
 
 def gpa_attention(
@@ -234,181 +228,12 @@ def gpa_attention(
     check_selection(selection, kappas[0])
     check_unselected(unselected)
     bias = key_bias_of(key_mask, key_bias, k)
-    rules = _rules(kappas, ranking, mass, affinity)
-    if selection is not None and not _is_empty(q, k):
-        soft = _attend_softly(q, k, v, layout, rules, bias, selection, unselected, scale, backend)
+    rules = rules_of(kappas, ranking, mass, affinity)
+    if selection is not None and not is_empty(q, k):
+        soft = attend_softly(q, k, v, layout, rules, bias, selection, unselected, scale, backend)
         if not selection.hard:
             return soft
         with torch.no_grad():
-            result = _attend_hard(q, k, v, layout, rules, bias, unselected, scale, backend)
+            result = attend_hard(q, k, v, layout, rules, bias, unselected, scale, backend)
         return Straight.apply(result, soft)  # type: ignore[no-any-return, no-untyped-call]
-    return _attend_hard(q, k, v, layout, rules, bias, unselected, scale, backend)
-
-
-def _attend_hard(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    layout: Layout,
-    rules: tuple[Rule, ...],
-    bias: Tensor | None,
-    unselected: Unselected,
-    scale: float | None,
-    backend: Backend,
-) -> Tensor:
-    """The κ coarse keys that are ranked best, or all by dense attention."""
-    affinity = rules[0].affinity
-    if backend == "auto" and affinity == "dot" and bias is None and _sees_all(layout, rules) and not _is_empty(q, k):
-        with own_precision(q):
-            return blocked.dense(q, k, v, _scale(scale, q))
-    relevant = _select_keys(q, k, layout, _enough(rules, layout), bias, scale, backend)
-    return _attend(q, k, v, layout, relevant, None, bias, scale, affinity, backend, unselected)
-
-
-def _attend_softly(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    layout: Layout,
-    rules: tuple[Rule, ...],
-    bias: Tensor | None,
-    selection: Selection,
-    unselected: Unselected,
-    scale: float | None,
-    backend: Backend,
-) -> Tensor:
-    """More than κ candidates, as a selection weighs them."""
-    kappa, affinity = rules[0].kappa, rules[0].affinity
-    among = _enough((replace(rules[0], kappa=selection.among(kappa)), *rules[1:]), layout)
-    relevant = _select_keys(q, k, layout, among, bias, scale, backend)
-    pool = _mean if choose(backend, (q, k, v), affinity) == "reference" else blocked.pool
-    relevant, logits = weigh(selection, q, k, layout, kappa, relevant, bias, _scale(scale, q), affinity, pool)
-    return _attend(q, k, v, layout, relevant, logits, bias, scale, affinity, backend, unselected)
-
-
-def _rules(kappas: tuple[int, ...], ranking: Ranking, mass: float | None, affinity: Affinity) -> tuple[Rule, ...]:
-    """How each level selects; a mass is for the finest one."""
-    return tuple(Rule(kappa, ranking, None if level else mass, affinity) for level, kappa in enumerate(kappas))
-
-
-def _enough(rules: tuple[Rule, ...], layout: Layout) -> tuple[Rule, ...]:
-    """κ of every level, but no more than any cell may select: structures side by side have many more together."""
-    here = replace(rules[0], kappa=max(1, min(rules[0].kappa, layout.most_visible)))
-    return (here,) if layout.coarser is None else (here, *_enough(rules[1:], layout.coarser))
-
-
-def _sees_all(layout: Layout, rules: tuple[Rule, ...]) -> bool:
-    """Whether every query attends to every key."""
-    if layout.coarser is not None and not _sees_all(layout.coarser, rules[1:]):
-        return False
-    everywhere = layout.members.covers and layout.key_ranges is None and layout.positions is None
-    selects_all = rules[0].kappa >= len(layout.key_groups) and rules[0].mass is None
-    return everywhere and layout.coarse_positions is None and selects_all
-
-
-def _select_keys(
-    q: Tensor,
-    k: Tensor,
-    layout: Layout,
-    rules: tuple[Rule, ...],
-    bias: Tensor | None,
-    scale: float | None,
-    backend: Backend,
-) -> Tensor:
-    if _is_empty(q, k):
-        always = 0 if layout.always is None else layout.always.shape[1]
-        shape = (*q.shape[:2], len(layout.query_cells), min(rules[0].kappa, len(layout.key_groups)) + always)
-        return torch.full(shape, -1, dtype=torch.int64, device=q.device)
-    chosen = choose(backend, (q, k), rules[0].affinity, rules[0].ranking)
-    return select(q, k, layout, rules, bias, _phase1(chosen, _scale(scale, q), rules[0].affinity))
-
-
-def _mean(x: Tensor, groups: Partition) -> Tensor:
-    return groups.mean(x)
-
-
-def _phase1(chosen: Literal["reference", "torch", "triton"], scale: float, affinity: Affinity) -> Phase1:
-    """What this backend does of Phase 1."""
-    match chosen:
-        case "reference":
-            from gpa_nd.engine import reference
-
-            def rank(q: Tensor, k: Tensor, layout: Layout, kappa: int, *rest: Any) -> tuple[Tensor, Tensor]:
-                with own_precision(q):
-                    return reference.select_keys(q, k, layout, kappa, scale, affinity, *rest[:-1])
-
-            def rank_by_members(q: Tensor, k: Tensor, layout: Layout, kappa: int, *rest: Any) -> tuple[Tensor, Tensor]:
-                with own_precision(q):
-                    return reference.select_by_members(q, k, layout, kappa, scale, affinity, *rest[:-1])
-
-            return Phase1(_mean, rank, rank_by_members)
-        case "torch":
-            return Phase1(
-                blocked.pool,
-                lambda q, k, layout, kappa, *rest: blocked.select_keys(q, k, layout, kappa, scale, affinity, *rest),
-                lambda q, k, layout, kappa, *rest: blocked.select_by_members(
-                    q, k, layout, kappa, scale, affinity, *rest
-                ),
-            )
-        case "triton":
-            from gpa_nd.engine import fused
-
-            return Phase1(
-                _mean,
-                lambda q, k, layout, kappa, bias, candidates, _, wants_sums: fused.select_keys(
-                    q, k, layout, kappa, scale, bias, candidates, wants_sums
-                ),
-                lambda q, k, layout, kappa, *rest: fused.select_by_members(q, k, layout, kappa, scale, *rest),
-            )
-
-
-def _attend(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    layout: Layout,
-    relevant: Tensor,
-    logits: Tensor | None,
-    bias: Tensor | None,
-    scale: float | None,
-    affinity: Affinity,
-    backend: Backend,
-    unselected: Unselected = "ignored",
-) -> Tensor:
-    inputs = tuple(x for x in (q, k, v, logits, bias) if x is not None)
-    chosen, scale = choose(backend, (q, k, v), affinity), _scale(scale, q)
-    if _is_empty(q, k):  # but a part of the graph that gradients go through
-        return q.new_zeros(*q.shape[:3], v.shape[-1]) + sum(x[..., :0].sum().to(q.dtype) for x in inputs)
-    if chosen != "reference":
-        check_no_tangents(chosen, inputs)
-    k, v, rest = hide(k, bias), hide(v, bias), None
-    if unselected == "pooled":
-        with own_precision(q):
-            rest = Rest.of(k, v, layout, relevant, bias, _mean if chosen == "reference" else blocked.pool)
-    match chosen:
-        case "reference":
-            from gpa_nd.engine import reference
-
-            with own_precision(q):
-                return reference.attend(q, k, v, layout, relevant, logits, bias, scale, affinity, rest)
-        case "torch":
-            if rest is None:
-                return blocked.attend(q, k, v, layout, relevant, logits, bias, scale, affinity)
-            results = blocked.attend_with_sums(q, k, v, layout, relevant, logits, bias, scale, affinity)
-        case "triton":
-            from gpa_nd.engine import fused
-
-            if rest is None:
-                return fused.attend(q, k, v, layout, relevant, logits, bias, scale)
-            results = fused.attend_with_sums(q, k, v, layout, relevant, logits, bias, scale)
-    with own_precision(q):
-        return rest.beside(*results, q, scale, affinity)
-
-
-def _is_empty(q: Tensor, k: Tensor) -> bool:
-    """Whether there is no query, or no key for them."""
-    return 0 in q.shape[:-1] or k.shape[2] == 0
-
-
-def _scale(scale: float | None, q: Tensor) -> float:
-    return q.shape[-1] ** -0.5 if scale is None else scale
+    return attend_hard(q, k, v, layout, rules, bias, unselected, scale, backend)

@@ -10,9 +10,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from gpa_nd.engine.bias import CoarseBias, coarse_bias, hide
-from gpa_nd.engine.choice import Affinity
 from gpa_nd.engine.precision import wide
-from gpa_nd.engine.rankings import Ranking, Spread, as_long_as_keys
+from gpa_nd.engine.rankings import Spread, as_long_as_keys
+from gpa_nd.engine.rules import Rule
 from gpa_nd.layout import Layout
 from gpa_nd.partition import Partition
 
@@ -42,23 +42,6 @@ class Phase1:
     pool: Pool
     rank: Callable[[Tensor, Tensor, Layout, int, CoarseBias | None, Tensor | None, Spread | None, bool], Ranked]
     rank_by_members: Callable[[Tensor, Tensor, Layout, int, Tensor | None, Tensor, bool], Ranked]
-
-
-@dataclass(frozen=True)
-class Rule:
-    """How a level selects.
-
-    Attributes:
-        kappa: how many coarse keys a cell keeps, at most.
-        ranking: by what they are ranked.
-        mass: the part of a cell's attention that they shall hold together; None for all that κ allows.
-        affinity: its kind.
-    """
-
-    kappa: int
-    ranking: Ranking
-    mass: float | None
-    affinity: Affinity
 
 
 @dataclass(frozen=True)
