@@ -33,7 +33,7 @@ Make = Callable[..., GPA]
 """What makes a GPA of ``downsample``, ``cells`` and ``kappa``: :func:`gpa_nd.image`, its like, or a partial of one."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Proposal:
     """One setting and its figures.
 
@@ -63,8 +63,16 @@ class Proposal:
         mass = "" if self.mass is None else f"{self.mass.mean:.1%} captured, "
         return (
             f"{chosen}: {mass}{self.cost.keys_per_query:,.0f} keys per query, "
-            f"{short(self.cost.total.multiply_adds)} multiply-adds, {mebibytes(self.cost.torch_bytes)}"
+            f"{short(self.cost.total.multiply_adds)} multiply-adds, {mebibytes(self.cost.torch_bytes)}{self._dearer}"
         )
+
+    def __repr__(self) -> str:
+        return f"<{self}>"
+
+    @property
+    def _dearer(self) -> str:
+        dearer = self.cost.total.multiply_adds > self.cost.dense.multiply_adds
+        return ", more than dense attention takes" if dearer else ""
 
 
 def propose_within(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from gpa_nd.engine import blocked
@@ -49,9 +50,23 @@ def attend_softly(
     backend: Backend,
 ) -> Tensor:
     """More than κ candidates, as a selection weighs them."""
+    relevant, logits = weighed_keys(q, k, layout, rules, bias, selection, scale, backend)
+    return attended(q, k, v, layout, relevant, logits, bias, scale, rules[0].affinity, backend, unselected)
+
+
+def weighed_keys(
+    q: Tensor,
+    k: Tensor,
+    layout: Layout,
+    rules: tuple[Rule, ...],
+    bias: Tensor | None,
+    selection: Selection,
+    scale: float | None,
+    backend: Backend,
+) -> tuple[Int[Tensor, "b h m chosen"], Float[Tensor, "b h m chosen"]]:
+    """The candidates that a selection gives a weight, and the logarithms of the weights."""
     kappa, affinity = rules[0].kappa, rules[0].affinity
     among = enough((replace(rules[0], kappa=selection.among(kappa)), *rules[1:]), layout)
     relevant = ranked_keys(q, k, layout, among, bias, scale, backend)
-    pool = pool_of(choose(backend, (q, k, v), affinity))
-    relevant, logits = weigh(selection, q, k, layout, kappa, relevant, bias, scale_of(scale, q), affinity, pool)
-    return attended(q, k, v, layout, relevant, logits, bias, scale, affinity, backend, unselected)
+    pool = pool_of(choose(backend, (q, k), affinity))
+    return weigh(selection, q, k, layout, kappa, relevant, bias, scale_of(scale, q), affinity, pool)

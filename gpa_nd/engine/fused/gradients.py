@@ -6,16 +6,12 @@ import torch
 from torch import Tensor
 
 from gpa_nd.engine.fused.call import Call, packed_cells, rows_of, slots_at_once
-from gpa_nd.engine.fused.gradient_kernels import (
-    add_parts_kernel,
-    key_gradient_kernel,
-    logit_gradient_kernel,
-    query_gradient_kernel,
-)
 from gpa_nd.engine.fused.groups import Groups
+from gpa_nd.engine.fused.key_gradient_kernels import add_parts_kernel, key_gradient_kernel
 from gpa_nd.engine.fused.launch import launch
 from gpa_nd.engine.fused.lists import turned_round
 from gpa_nd.engine.fused.powers import power_of_two
+from gpa_nd.engine.fused.query_gradient_kernels import logit_gradient_kernel, query_gradient_kernel
 
 
 def query_gradient(

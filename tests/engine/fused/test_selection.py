@@ -10,7 +10,7 @@ pytest.importorskip("triton")
 
 from gpa_nd import Layout, Partition
 from gpa_nd.engine import reference
-from gpa_nd.engine.fused import selection, selection_tiles
+from gpa_nd.engine.fused import best, chunks, pooling, ranking, selection, selection_tiles
 from gpa_nd.engine.fused.groups import Groups
 from gpa_nd.engine.fused.launch import Chip
 from gpa_nd.engine.fused.selection_tiles import Tile, channel_parts, pool_tile, select_tile, sum_tile_of, tile_of
@@ -132,7 +132,7 @@ def test_groups_of_any_sizes_are_pooled_as_the_reference_pools(sizes, dtype):
 
 def pooled(x, groups, stored):
     parts = Groups(groups.order.to(DEVICE), groups.offsets.to(DEVICE), groups.largest)
-    return selection._pool(x.to(DEVICE), parts, selection.chip_of(torch.device(DEVICE)), stored).cpu()
+    return pooling.pool(x.to(DEVICE), parts, selection.chip_of(torch.device(DEVICE)), stored).cpu()
 
 
 def test_many_tiles_of_keys_make_blocks(monkeypatch):
@@ -150,7 +150,7 @@ def test_grouped_query_heads_share_their_keys(cells):
 
 
 def test_chunks_of_heads_share_their_keys(cells, monkeypatch):
-    monkeypatch.setattr(selection, "SUMS_AT_ONCE", 1)
+    monkeypatch.setattr(chunks, "SUMS_AT_ONCE", 1)
     monkeypatch.setattr(selection_tiles, "SUMS_AT_ONCE", 1)
     layout = layout_of(cells, 21)
     q, k = tokens(layout, batch=2, heads=4, key_heads=2)
@@ -306,22 +306,23 @@ def test_a_cell_that_sees_only_minus_infinity_cannot_be_ranked(cells):
 def test_sums_are_held_a_chunk_at_a_time(cells, limit, monkeypatch):
     layout = layout_of(cells, 40, ranges_of(len(cells), 40))
     q, k = tokens(layout, heads=3)
-    chunks = []
-    monkeypatch.setattr(selection, "SUMS_AT_ONCE", limit)
+    taken = []
+    monkeypatch.setattr(chunks, "SUMS_AT_ONCE", limit)
     monkeypatch.setattr(selection_tiles, "SUMS_AT_ONCE", limit)
-    run = selection._take
-    monkeypatch.setattr(selection, "_take", lambda *args: chunks.append((args[1], args[6])) or run(*args))
+    run = ranking.take
+    monkeypatch.setattr(ranking, "take", lambda *args: taken.append((args[1], args[6])) or run(*args))
     assert select(q, k, layout, 7).equal(expected(q, k, layout, 7))
     least = math.ceil(16 / (1 << (cells.largest - 1).bit_length())) * 48  # the cells of one tile
-    assert chunks[0][1].numel() <= max(limit, least)
-    assert sum(chunk.heads * chunk.cells for chunk, _ in chunks) == 3 * len(cells)
+    assert taken[0][1].numel() <= max(limit, least)
+    assert sum(chunk.heads * chunk.cells for chunk, _ in taken) == 3 * len(cells)
 
 
 def test_neither_the_affinity_nor_all_sums_are_held(largest_tensor):
     layout = Layout(each(3000), each(3000), each(3000))
     q = torch.empty(1, 64, 3000, 16, device=DEVICE)
     with pytest.MonkeyPatch.context() as patch, largest_tensor() as largest:
-        patch.setattr(selection, "launch", lambda *args, **settings: None)
+        for module in (pooling, ranking, best):
+            patch.setattr(module, "launch", lambda *args, **settings: None)
         selection.fused_select_keys._init_fn(q, q, *tables(layout), 4, SCALE, False)
     assert largest.numel <= 2**24  # the sums have 2^29 entries
 

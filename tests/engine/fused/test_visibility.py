@@ -12,7 +12,7 @@ from gpa_nd import Layout, Partition
 from gpa_nd.always import GlobalElements, GridNeighbourhood
 from gpa_nd.engine import reference
 from gpa_nd.engine.bias import CoarseBias
-from gpa_nd.engine.fused import attention, gradients, selection, selection_tiles
+from gpa_nd.engine.fused import attention, chunks, gradients, pooling, selection, selection_tiles
 from tests.engine.fused.test_attention import (
     DEVICE,
     assert_parity,
@@ -153,7 +153,7 @@ def test_means_are_over_the_keys_that_are_seen():
     (k,) = hidden_zero(bias, k)
     coarse = gpa_nd.engine.bias.coarse_bias(bias, layout.key_groups)
     parts = selection.Groups(layout.key_groups.order, layout.key_groups.offsets, 4)
-    low = selection._pool(k, parts, selection.chip_of(k.device), 6, share=coarse.share)
+    low = pooling.pool(k, parts, selection.chip_of(k.device), 6, share=coarse.share)
     assert low[..., :24].equal(reference.pooled_keys(k, layout, coarse).flatten(0, 1))
 
 
@@ -200,7 +200,7 @@ def test_candidates_are_ranked_a_chunk_at_a_time(monkeypatch):
     q, k, _ = tokens(layout)
     candidates = some_candidates(layout, 2, 19)
     expected = selection.select_keys(q, k, layout, 5, 0.25, None, candidates)[0]
-    monkeypatch.setattr(selection, "SUMS_AT_ONCE", 1)
+    monkeypatch.setattr(chunks, "SUMS_AT_ONCE", 1)
     monkeypatch.setattr(selection_tiles, "SUMS_AT_ONCE", 1)
     assert selection.select_keys(q, k, layout, 5, 0.25, None, candidates)[0].equal(expected)
 
