@@ -10,7 +10,8 @@ import torch
 from gpa_nd.diagnostics.blocked_work import INDEX, Held, Phase, Sizes, selected
 from gpa_nd.diagnostics.work import Work
 from gpa_nd.engine.blocked.blocks import CellBlocks, limit_on
-from gpa_nd.engine.blocked.phase1 import FEW, ROWS_AT_ONCE, STRIDE
+from gpa_nd.engine.blocked.largest import FEW, STRIDE
+from gpa_nd.engine.blocked.phase1 import ROWS_AT_ONCE
 from gpa_nd.engine.blocked.spans import Apart, Span, plan
 from gpa_nd.engine.phase1 import CANDIDATES
 from gpa_nd.engine.rules import Rule

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from gpa_nd.engine.blocked.blocks import Block, CellBlocks, Scratch, hide, possible, softmax
+from gpa_nd.engine.blocked.largest import largest
 from gpa_nd.engine.blocked.spans import Span, plan
 from gpa_nd.engine.rankings import Spread, gain, length
 from gpa_nd.partition import Partition
@@ -18,8 +19,6 @@ from gpa_nd.partition import Partition
 Pick = Callable[[Tensor], Tensor]
 """From the elements of each cell, (p, s), to their coarse queries, (a, p · s, c) or (p, s, c)."""
 
-STRIDE = 8  # numbers of which only the largest is looked at first: fewest comparisons by measurement
-FEW = 24  # that topk finds as fast
 ROWS_AT_ONCE = 256  # coarse queries that a matrix product needs to be worth its while
 
 
@@ -241,7 +240,7 @@ class Phase1:
             hidden = None if hidden is None else hidden.unflatten(-1, (-1, keys.members)).all(-1)
         if hidden is not None:
             sums.masked_fill_(hidden, -torch.inf)
-        value, index = _largest(sums, min(self.kappa, sums.shape[-1]))
+        value, index = largest(sums, min(self.kappa, sums.shape[-1]))
         number = keys.number[index] if keys.number.ndim == 1 else keys.number[None].gather(-1, index)
         number = F.pad(number.masked_fill(value.isneginf(), -1), (0, self.kappa - number.shape[-1]), value=-1)
         number = number.masked_fill(~(value[..., :1] < torch.inf), -2)
@@ -282,45 +281,6 @@ class Phase1:
             return torch.bmm(q, k.mT, out=self.room("scores", (*q.shape[:2], k.shape[1]), q.dtype))
         distances: Tensor = torch.cdist(q, k, compute_mode="donot_use_mm_for_euclid_dist")
         return distances.square_().mul_(-self.scale)
-
-
-def _largest(sums: Tensor, kappa: int) -> tuple[Tensor, Tensor]:
-    """The largest sums and where they are, of equal ones the first."""
-    if sums.device.type != "cpu":  # where looking for ties would wait for the device
-        value, index = sums.sort(dim=-1, descending=True, stable=True)
-    else:
-        value, index = _topk(sums, min(kappa + 1, sums.shape[-1]))
-        tied = (value[..., 1:] == value[..., :-1]).any(-1)  # topk orders equal sums as it likes
-        if bool(tied.any()):
-            value[tied], index[tied] = _in_order(value[tied], index[tied])
-            if value.shape[-1] > kappa:
-                tied = value[..., kappa - 1] == value[..., kappa]  # and keeps any of them
-                value[tied], index[tied] = (
-                    x[..., : kappa + 1] for x in sums[tied].sort(dim=-1, descending=True, stable=True)
-                )
-    return value[..., :kappa], index[..., :kappa]
-
-
-def _in_order(value: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-    """Sorted numbers and their places, of equal ones the first before the others."""
-    index, by_place = index.sort(dim=-1)
-    value, order = value.gather(-1, by_place).sort(dim=-1, descending=True, stable=True)
-    return value, index.gather(-1, order)
-
-
-def _topk(x: Float[Tensor, "*rows n"], k: int) -> tuple[Tensor, Tensor]:
-    """The k largest in any order of equal ones; of many numbers, those of the k stretches with the largest maxima."""
-    n = x.shape[-1] // STRIDE
-    if k * 2 > n or k < FEW:
-        return x.topk(k, dim=-1)
-    maxima = x[..., : n * STRIDE].unflatten(-1, (STRIDE, n)).amax(-2)
-    stretch = maxima.topk(k, dim=-1, sorted=False).indices
-    index = (stretch[..., None, :] + torch.arange(0, n * STRIDE, n, device=x.device)[:, None]).flatten(-2)
-    if rest := x.shape[-1] - n * STRIDE:
-        last = torch.arange(n * STRIDE, x.shape[-1], device=x.device).expand(*index.shape[:-1], rest)
-        index = torch.cat([index, last], dim=-1)
-    value, place = x.gather(-1, index).topk(k, dim=-1)
-    return value, index.gather(-1, place)
 
 
 def _either(one: Tensor | None, other: Tensor | None) -> Tensor | None:
