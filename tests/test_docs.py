@@ -90,6 +90,8 @@ def test_pages_cite_as_citation_cff_does():
     title = re.search(r'type: article\n  title: "(.*)"', cited)[1]
     names = re.findall(r"given-names: (.*)\n +family-names: (.*)", cited)
     for page in (DOCS / "citing.md", ROOT / "README.md"):
-        bibtex = " ".join(re.search(r"```bibtex\n(.*?)```", page.read_text(), re.DOTALL)[1].split()).replace('{\\"o}', "ö")
+        bibtex = " ".join(re.search(r"```bibtex\n(.*?)```", page.read_text(), re.DOTALL)[1].split()).replace(
+            '{\\"o}', "ö"
+        )
         assert title in bibtex
         assert " and ".join(f"{family}, {given}" for given, family in names) in bibtex
