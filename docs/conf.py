@@ -9,7 +9,7 @@ from sphinx.application import Sphinx
 from sphinx.writers.html5 import HTML5Translator
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "docs")]
 
 import gpa_nd  # noqa: E402
 
@@ -23,9 +23,11 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
+    "sphinx_design",
     "sphinx_gallery.gen_gallery",
+    "cost_table",
 ]
-exclude_patterns = ["_build", "pictures"]
+exclude_patterns = ["_build", "drawings", "pictures"]
 suppress_warnings = ["config.cache"]  # the gallery's settings hold a function
 
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]

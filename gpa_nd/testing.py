@@ -35,6 +35,9 @@ def assert_partition(partition: Partition, num_elements: int) -> None:
 
     Raises:
         AssertionError: the law that is broken.
+
+    Example:
+        >>> assert_partition(Partition.from_labels(torch.tensor([1, 0, 1])), num_elements=3)
     """
     assert isinstance(partition, Partition), (
         f"expected a Partition, got {type(partition).__name__}; Partition.from_labels makes one"
@@ -64,6 +67,11 @@ def assert_consistent(partitioner: Partitioner, downsampler: Downsampler, shape:
 
     Raises:
         AssertionError: the law that is broken.
+
+    Example:
+        >>> from gpa_nd.ops import GridDownsampler
+        >>> from gpa_nd.partitioners import GridPartitioner
+        >>> assert_consistent(GridPartitioner((2, 3)), GridDownsampler((2, 2)), (5, 7))
     """
     for operator, kind in ((partitioner, Partitioner), (downsampler, Downsampler)):
         assert isinstance(operator, kind), f"expected a {kind.__name__}, got {type(operator).__name__}"
@@ -110,6 +118,12 @@ def assert_always_on(
 
     Raises:
         AssertionError: the law that is broken.
+
+    Example:
+        >>> from gpa_nd.always import GridNeighbourhood
+        >>> from gpa_nd.ops import GridDownsampler
+        >>> from gpa_nd.partitioners import GridPartitioner
+        >>> assert_always_on(GridNeighbourhood(1), GridPartitioner((2, 3)), GridDownsampler((2, 2)), (5, 7))
     """
     assert isinstance(rule, AlwaysOn), f"expected an AlwaysOn, got {type(rule).__name__}"
     gpa = GPA(partitioner, downsampler, key_downsampler=key_downsampler, kappa=1)
@@ -174,6 +188,10 @@ def assert_within_budget(
 
     Raises:
         AssertionError: dtypes or shapes differ, or the error is larger.
+
+    Example:
+        >>> exact = torch.tensor([1.0, 3.0], dtype=torch.float64)
+        >>> assert_within_budget(torch.tensor([1.0, 3.1]), plain=torch.tensor([1.0, 2.9]), exact=exact)
     """
     assert fast.dtype == plain.dtype, f"dtypes differ: {fast.dtype} and {plain.dtype}"
     assert fast.shape == plain.shape == exact.shape, f"shapes differ: {fast.shape}, {plain.shape}, {exact.shape}"

@@ -108,6 +108,12 @@ def test_cost_is_found_as_it_was_expected(tmp_path):
             assert row["found"][kind] == pytest.approx(row["expected"][kind], rel=0.2)
 
 
+def test_selection_times_every_way_beside_hard_selection(tmp_path):
+    for entry in quick("selection", tmp_path, ["selection"])["selection"]:
+        assert len(entry["seconds"]) == 7
+        assert all(seconds > 0 for seconds in entry["seconds"].values())
+
+
 def test_an_unknown_section_is_refused():
     run = command("attention", "--only", "pivto")
     assert run.returncode == 1

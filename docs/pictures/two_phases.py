@@ -4,6 +4,7 @@ Run by hand from the root of the repository: ``python -m docs.pictures.two_phase
 scores, the chosen keys, the weights and the result are what ``gpa_nd`` computes.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -23,8 +24,50 @@ QUERY_COLOUR, KEY_COLOUR = "#0072b2", "#d55e00"  # told apart by colour-blind ey
 STATIC = Path(__file__).parents[1] / "_static"
 
 
+@dataclass
+class Found:
+    """What ``gpa_nd`` computes on the photograph.
+
+    Attributes:
+        photo: keys' colours, (height, width, 3).
+        bent: the grey picture that queries.
+        out: the result, as ``photo``.
+        q: (1, 1, n, c), and
+        k: their features.
+        layout: groups and cells.
+        relevant: (1, 1, m, κ) coarse keys of each cell.
+    """
+
+    photo: np.ndarray
+    bent: np.ndarray
+    out: np.ndarray
+    q: torch.Tensor
+    k: torch.Tensor
+    layout: gpa_nd.Layout
+    relevant: torch.Tensor
+
+    def chosen(self, cell: int) -> list[int]:
+        """The coarse keys of a cell, best first."""
+        return self.relevant[0, 0, cell].tolist()
+
+    def members(self, cell: int) -> np.ndarray:
+        """The pixels under them."""
+        return self.layout.members.table[self.chosen(cell)].flatten().numpy()
+
+
 def main() -> None:
     """Compute, draw and save ``docs/_static/two_phases.png``."""
+    found = compute()
+    query = QUERY[0] * SIZE + QUERY[1]
+    cell = int(found.layout.fine_cells.labels[query])
+    members = found.members(cell)
+    weights = weight_of_each(found.q[0, 0, query], found.k[0, 0, members])
+    scores = scores_of_cell(found.q, found.k, found.layout, cell)
+    draw(found.photo, found.bent, found.out, cell, found.chosen(cell), scores, members, weights)
+
+
+def compute() -> Found:
+    """The photograph, its bent copy, and attention from the one to the other."""
     photo = transform.resize(data.astronaut() / 255, (SIZE, SIZE), anti_aliasing=True)
     grey = photo @ [0.299, 0.587, 0.114]
     bent = transform.warp(grey, bend, mode="reflect")
@@ -36,14 +79,9 @@ def main() -> None:
     out = attention(q, k, v)[0, 0].numpy()
 
     layout = attention.layout((SIZE, SIZE), (SIZE, SIZE))
-    flat_q, flat_k = q.flatten(2, 3), k.flatten(2, 3)
-    relevant = gpa_nd.select_keys(flat_q, flat_k, layout, kappa=KAPPA, affinity="euclidean", scale=SCALE)
-    query = QUERY[0] * SIZE + QUERY[1]
-    cell = int(layout.fine_cells.labels[query])
-    chosen = relevant[0, 0, cell].tolist()
-    members = layout.members.table[chosen].flatten()
-    weights = weight_of_each(flat_q[0, 0, query], flat_k[0, 0, members])
-    draw(photo, bent, out, cell, chosen, scores_of_cell(flat_q, flat_k, layout, cell), members.numpy(), weights)
+    q, k = q.flatten(2, 3), k.flatten(2, 3)
+    relevant = gpa_nd.select_keys(q, k, layout, kappa=KAPPA, affinity="euclidean", scale=SCALE)
+    return Found(photo, bent, out, q, k, layout, relevant)
 
 
 def bend(xy: np.ndarray) -> np.ndarray:

@@ -29,7 +29,7 @@ torch.manual_seed(0)
 # - keys are ranked for a cell by the queries of the cell before it, which it may know.
 #
 # Below, each of 12 cells of 16 queries selects κ = 3 of 48 groups of 4 keys. Twelve is their number, not their size:
-# a stream that grows must compute ``cells`` from its length, see :doc:`/concepts`. There is no cache of keys, so that
+# a stream that grows must compute ``cells`` from its length, see :doc:`/visibility`. There is no cache of keys, so that
 # decoding step by step is not supported.
 
 attention = gpa_nd.audio(downsample=4, cells=12, kappa=3, causal=True)

@@ -21,6 +21,14 @@ class AlwaysOn(ABC):
 
     Law: the rows of ``keys(…)`` name distinct coarse keys, −1 after the last, and depend on nothing but the arguments.
     :func:`gpa_nd.testing.assert_always_on` tells whether a rule of one's own keeps to it.
+
+    Example:
+        >>> import gpa_nd
+        >>> class Last(AlwaysOn):
+        ...     def keys(self, cells, query_shape, key_downsampler, key_shape):
+        ...         return torch.full((len(cells), 1), prod(key_downsampler.coarse_shape(key_shape)) - 1)
+        >>> gpa_nd.audio(downsample=2, cells=3, kappa=1, always=[Last()]).layout((12,), (8,)).always.tolist()
+        [[3], [3], [3]]
     """
 
     @abstractmethod

@@ -23,6 +23,13 @@ class Downsampler(ABC):
 
     Law: ``groups(shape)`` is a partition of the ``prod(shape)`` elements, numbered row-major, and depends on nothing
     but ``shape``. ``testing.assert_partition`` checks it.
+
+    Example:
+        >>> class Pairs(Downsampler):
+        ...     def groups(self, shape):
+        ...         return Partition.from_labels(torch.arange(shape[0]) // 2)
+        >>> Pairs()(torch.tensor([[1.0], [3.0], [5.0], [7.0], [9.0]])).tolist()
+        [[2.0], [6.0], [9.0]]
     """
 
     @abstractmethod
@@ -93,6 +100,14 @@ class IndexUpsampler(ABC):
 
     Law: the lists of ``members(shape)`` are disjoint, one for each group of the downsampler that it belongs to. Dense
     filling, the paper's choice, lists every element of the group; another sampling may leave elements out.
+
+    Example:
+        >>> class Firsts(IndexUpsampler):
+        ...     def members(self, shape):
+        ...         firsts = torch.arange(0, shape[0], 2)  # of each pair
+        ...         return Partition.from_labels(torch.arange(len(firsts)), firsts)
+        >>> Firsts()(torch.tensor([2, 0, -1]), (6,)).tolist()
+        [4, 0, -1]
     """
 
     @abstractmethod

@@ -21,6 +21,13 @@ class Partitioner(ABC):
 
     Law: ``cells(shape)`` is a partition of the ``prod(shape)`` elements, numbered row-major, and depends on nothing but
     ``shape``; hence ``compose(partition(x), shape) = x`` (Definition 4). ``testing.assert_partition`` checks it.
+
+    Example:
+        >>> class Halves(Partitioner):
+        ...     def cells(self, shape):
+        ...         return Partition.from_labels(2 * torch.arange(shape[0]) // shape[0])
+        >>> [cell.flatten().tolist() for cell in Halves().partition(torch.arange(5)[:, None])]
+        [[0, 1, 2], [3, 4]]
     """
 
     @abstractmethod

@@ -31,6 +31,13 @@ class Selection(ABC):
     Raises:
         TypeError: ``candidates`` is not an int.
         ValueError: ``candidates`` below 1.
+
+    Example:
+        >>> class Sigmoid(Selection):
+        ...     def weights(self, scores, kappa):
+        ...         return scores.sigmoid()  # 0 where a score is −∞
+        >>> Sigmoid(candidates=6).among(2)
+        6
     """
 
     hard = False
