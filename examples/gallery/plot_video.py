@@ -45,9 +45,9 @@ print(f"{count} frames of {height} × {width}; {KNOWN * height * width:,} pixels
 # Queries, keys and values
 # ------------------------
 #
-# Queries and keys are what surrounds a pixel in grey, 13 × 13 of which every other one, as 16 principal components, and
-# a little of where it stands: things do not move far. Groups are 2 frames × 4 × 4 pixels for both, so that a group holds
-# what moves between two frames; the films that ask and answer need not be of one length.
+# Queries and keys are what surrounds a pixel in grey, every other one of 13 × 13, as 16 principal components, and where
+# it stands: things do not move far. Groups are 2 frames × 4 × 4 pixels for both. The part of the film that asks and the
+# one that answers need not be of one length.
 
 patches = F.unfold(F.pad(brightness, (6,) * 4, mode="reflect"), 7, dilation=2).mT.flatten(0, 1)
 components = torch.pca_lowrank(patches[: KNOWN * height * width], 16)[2]
@@ -98,7 +98,8 @@ Animation(torch.cat([given, coloured, wanted], dim=2))
 # ------------------
 #
 # The error of the colours alone, against those of the frame that was last known, left where they were, and against no
-# colour at all. It grows with time: the man turns, and shows what the first frames have not seen.
+# colour at all. It grows with time: the man moves, and shows what no known frame has shown. His mouth, when it opens, is
+# taken for the suit.
 
 
 def psnr(colours: Tensor) -> list[float]:
