@@ -98,8 +98,9 @@ Animation(torch.cat([given, coloured, wanted], dim=2))
 # ------------------
 #
 # The error of the colours alone, against those of the frame that was last known, left where they were, and against no
-# colour at all. It grows with time: the man moves, and shows what no known frame has shown. His mouth, when it opens, is
-# taken for the suit.
+# colour at all. It grows with time: the man moves, and shows what no known frame has shown. The inside of his mouth
+# becomes blue.
+
 
 
 def psnr(colours: Tensor) -> list[float]:
