@@ -102,7 +102,6 @@ Animation(torch.cat([given, coloured, wanted], dim=2))
 # becomes blue.
 
 
-
 def psnr(colours: Tensor) -> list[float]:
     """Of each frame that was grey, in decibels."""
     return (-10 * (colours - colour[KNOWN:]).square().mean((1, 2, 3)).log10()).tolist()
