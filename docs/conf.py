@@ -7,6 +7,7 @@ from docutils.nodes import Element, SkipNode
 from docutils.utils.math.latex2mathml import tex2mathml
 from sphinx.application import Sphinx
 from sphinx.writers.html5 import HTML5Translator
+from sphinx_gallery.sorting import ExplicitOrder
 
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "docs")]
@@ -39,11 +40,22 @@ autodoc_default_options = {"members": True, "show-inheritance": True}
 autodoc_preserve_defaults = True
 maximum_signature_line_length = 88
 
+# Kinds of data, and from one to another; how to judge and set it up; what else it can do. New pages come last.
+GALLERY_ORDER = ExplicitOrder(
+    [
+        *("plot_first_look.py", "plot_copy_detail.py", "plot_audio.py", "plot_video.py", "plot_graph.py"),
+        *("plot_between_domains.py", "plot_own_geometry.py"),
+        *("plot_what_it_looks_at.py", "plot_kappa.py", "plot_levels.py"),
+        *("plot_causal.py", "plot_masks.py", "plot_always_on.py", "plot_learned_selection.py", "plot_graph_batches.py"),
+        "*",
+    ]
+)
+
 sphinx_gallery_conf = {
     "examples_dirs": "../examples/gallery",
     "gallery_dirs": "gallery",
     "filename_pattern": "/plot_",
-    "within_subsection_order": "FileNameSortKey",
+    "within_subsection_order": GALLERY_ORDER,
     "download_all_examples": False,
     "show_memory": False,
     "abort_on_example_error": True,

@@ -6,9 +6,13 @@ Causal attention, strictly: what comes after a moment sways nothing at or before
 """
 
 import matplotlib.pyplot as plt
+import numpy as np
 import torch
+import torch.nn.functional as F
+from matplotlib.cbook import get_sample_data
 from matplotlib.colors import ListedColormap
 from matplotlib.patches import Patch
+from scipy.signal import lfilter
 
 import gpa_nd
 from gpa_nd import GPA
@@ -64,6 +68,53 @@ plt.show()
 out = attention(q, k, v)
 q[:, :, 100:], k[:, :, 100:], v[:, :, 100:] = torch.nan, -9.0, torch.inf
 print("unchanged:", out[:, :, :100].equal(attention(q, k, v)[:, :, :100]))
+
+# %%
+# A recording while it is made
+# ----------------------------
+#
+# The voltage of a nerve cell, which matplotlib brings along, is heard through noise, which is to be taken out at once.
+# Queries and keys are the last 64 samples, of which the latest count most; what a sample becomes is the mean of
+# those so far whose past looks alike. Here nobody knows in advance what a spike looks like, and cells are small: 4
+# samples, since the queries before a cell must choose for it.
+
+with get_sample_data("membrane.dat") as file:
+    voltage = torch.tensor(np.frombuffer(file.read(), dtype=np.float32))
+noise = 0.5 * voltage.std()
+noisy = voltage + noise * torch.randn(len(voltage))
+weight = torch.exp(-torch.arange(64).flip(0) / 16)
+past = F.pad(noisy[None], (63, 0), mode="replicate")[0].unfold(0, 64, 1) * weight / weight.norm() / noise
+
+
+def cleaned(causal: bool) -> torch.Tensor:
+    """(time,) each sample as the mean of those that look alike."""
+    gpa = gpa_nd.audio(4, len(noisy) // 4, kappa=64, causal=causal, affinity="euclidean", scale=1.0)
+    return gpa(past[None, None], past[None, None], noisy[None, None, :, None])[0, 0, :, 0]
+
+
+def smoothed(share: float) -> torch.Tensor:
+    """(time,) the usual way: a share of each sample, and for the rest what was there before."""
+    return torch.tensor(lfilter([share], [1, share - 1], noisy - noisy[0]), dtype=torch.float32) + noisy[0]
+
+
+def decibels(signal: torch.Tensor) -> float:
+    """How strong the recording is against what is wrong."""
+    return float(10 * (voltage.var() / (signal - voltage).square().mean()).log10())
+
+
+best = max((smoothed(share) for share in (0.1, 0.2, 0.3, 0.4, 0.5, 0.6)), key=decibels)
+signals = {"with noise": noisy, "smoothed, as well as can be": best, "GPA, causal": cleaned(True)}
+for name, signal in {**signals, "GPA that looks ahead": cleaned(False)}.items():
+    print(f"{name}: {decibels(signal):.1f} dB")
+
+figure, axes = plt.subplots(3, 1, figsize=(10, 5), layout="constrained", sharex=True, sharey=True)
+for axis, (name, signal) in zip(axes, signals.items(), strict=True):
+    axis.plot(signal[5000:6500], color="#d55e00", linewidth=0.8)
+    axis.plot(voltage[5000:6500], color="black", linewidth=0.6)
+    axis.set_title(f"{name}: {decibels(signal):.1f} dB", loc="left")
+    axis.margins(x=0)
+axes[2].set_xlabel("sample; black: without noise")
+plt.show()
 
 # %%
 # Along one axis of several
