@@ -9,12 +9,23 @@ from pathlib import Path
 from typing import Any
 
 
-def write(path: Path, text: str) -> None:
-    """All of it or nothing: whoever reads the file never sees half."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+def write(path: Path, content: str | bytes) -> None:
+    """All of it or nothing: whoever reads the file never sees half.
+
+    Raises:
+        OSError: it cannot be written; the error names the file, and what was there before is as it was.
+    """
     beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(text, encoding="utf-8")
-    os.replace(beside, path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            beside.write_bytes(content if isinstance(content, bytes) else content.encode())
+            os.replace(beside, path)
+        except BaseException:
+            beside.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

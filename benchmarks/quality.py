@@ -10,6 +10,7 @@ equal cost is the best of those that cost no more than GPA.
 from __future__ import annotations
 
 import argparse
+import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -25,6 +26,7 @@ from benchmarks import contestants, geometries, report
 from benchmarks.clock import medians
 from benchmarks.contestants import DENSE, GPA, Contestant, Skipped
 from benchmarks.features import CHANNELS, Source, sources
+from benchmarks.files import write
 from benchmarks.fresh import extra_bytes
 from benchmarks.geometries import Geometry, Problem
 from benchmarks.report import Found, Section
@@ -290,9 +292,10 @@ def draw(found: Found, path: Path) -> None:
     for first, *_ in axes:
         first.set_ylim(bottom=0)
     figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=130)
+    drawn = io.BytesIO()
+    figure.savefig(drawn, dpi=130, format=path.suffix.removeprefix("."))
     plt.close(figure)
+    write(path, drawn.getvalue())
 
 
 if __name__ == "__main__":

@@ -88,6 +88,23 @@ def main() -> int:
     return Session(options, device, table, list(dict.fromkeys(sections))).run()
 
 
+def found_before(path: Path) -> dict[str, Any]:
+    """What an earlier command wrote.
+
+    Raises:
+        ValueError: no tables can be made of it.
+    """
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        report.tables(found)
+        report.problems(found, list(SECTIONS))
+    except Exception as error:  # whatever the tables meet in a file of another kind
+        raise ValueError(
+            f"{path}: expected what benchmarks.gpu wrote; move it away, or choose another --out"
+        ) from error
+    return found
+
+
 def build(row: Row, dtype: torch.dtype, device: torch.device) -> None:
     """Run both phases and the backward once, so that every kernel is compiled and kept in Triton's cache."""
     data = tokens(row, dtype, device)
@@ -141,9 +158,8 @@ class Session:
     def _keep_other_sections(self) -> None:
         """What an earlier command found on the same machine with the same versions: sections may be run apart."""
         if self.path.exists():
-            earlier = json.loads(self.path.read_text(encoding="utf-8"))
-            if earlier.get("machine") == self.machine:
-                self.found |= {name: value for name, value in earlier.items() if name not in self.sections}
+            kept = {name: value for name, value in found_before(self.path).items() if name not in self.sections}
+            self.found |= kept if kept.get("machine") == self.machine else {}
 
     def _write(self) -> None:
         write_json(self.path, self.found)

@@ -43,6 +43,21 @@ def write_text(path: Path, text: str) -> None:
     replace_file(path, lambda file: file.write(text.encode()))
 
 
+def append_line(path: Path, line: str) -> None:
+    """Add a line to a log; a kill may leave half of it.
+
+    Raises:
+        UserError: the disk is full or the file cannot be written to.
+    """
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be written ({error.strerror or error}); free some space or allow writing there"
+        ) from error
+
+
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write ``content`` as indented JSON, whole or not at all.
 

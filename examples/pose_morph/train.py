@@ -53,7 +53,7 @@ from examples.pose_morph.training.resume import (
     kept_group,
     open_run,
     random_state,
-    restore_random_state,
+    restore,
     resume_command,
 )
 from examples.pose_morph.training.run_log import RunLog
@@ -69,6 +69,7 @@ def train(options: Options, console: Console) -> int:
     # ------------------------------------------------------------------ settings, folder, data
     processes = join_processes(options.device)
     out = options.out or Path("runs/pose_morph") / f"{options.preset}-{options.attention}"
+    checkpoint_file = out / "checkpoint.pt"
     saved = None if options.plan else open_run(out, resume=options.resume)
     preset = settings_of(options, processes.size, kept_group=kept_group(saved))
     model_settings, settings = preset.model, preset.training
@@ -85,7 +86,7 @@ def train(options: Options, console: Console) -> int:
     held_out = read_data(options.data, "test", model_settings.size, options.profile)
     notes = people.notes + held_out.notes
     if saved is not None:
-        checkpoint_file, changed = out / "checkpoint.pt", options.changed_data
+        changed = options.changed_data
         notes += check_data(people, saved["data"], root=options.data, checkpoint=checkpoint_file, changed=changed)
     for note in notes:
         say(console, note, style="yellow")
@@ -109,17 +110,13 @@ def train(options: Options, console: Console) -> int:
     print_plan(console, model_settings, at_once, precision=options.precision)
     shared_generator, shared_discriminator = processes.wrap(generator), processes.wrap(discriminator)
     step, discriminator_steps, seconds = 0, 0, 0.0
-    if saved is not None:
-        step, discriminator_steps, seconds = saved["step"], saved["discriminator_steps"], saved["seconds"]
     log = RunLog(out / "log.jsonl", settings.log_every)
     parts = {
         "generator": generator, "ema": ema, "discriminator": discriminator,
         "optimizer_g": optimizer_g, "optimizer_d": optimizer_d, "scaler_g": scaler_g, "scaler_d": scaler_d, "log": log,
     }  # fmt: skip
     if saved is not None:
-        for name, part in parts.items():
-            part.load_state_dict(saved[name])
-        restore_random_state(saved["random"])
+        step, discriminator_steps, seconds = restore(parts, saved, checkpoint_file)
         if writes:
             log.go_on_after(step)
 
@@ -135,7 +132,7 @@ def train(options: Options, console: Console) -> int:
             state = {name: part.state_dict() for name, part in parts.items()}
             same_run = {"settings": json.dumps(identity), "data": digest_of(people), "trained_on": trained_on}
             try:
-                save_checkpoint(out / "checkpoint.pt", {**state, **counts, **same_run, "random": random_state()})
+                save_checkpoint(checkpoint_file, {**state, **counts, **same_run, "random": random_state()})
                 if step:
                     export()
             except UserError as error:

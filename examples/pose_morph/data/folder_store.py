@@ -1,6 +1,5 @@
 """Pictures as files of a folder."""
 
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -11,9 +10,6 @@ from examples.pose_morph.data.pose_data import DataError, PictureStore, Unusable
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
 """Endings of the files that a folder's list of pictures holds; by name, whatever Pillow reads can be asked for."""
-
-UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
-"""What Pillow raises for files that are no pictures, broken or cut off."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +53,9 @@ def header_size(source: Path | IO[bytes]) -> tuple[int, int]:
     """Return height and width of an encoded picture."""
     try:
         with Image.open(source) as picture:
+            _refuse_programs(picture)
             return picture.height, picture.width
-    except UNREADABLE as error:
+    except Exception as error:  # Pillow's readers raise whatever a broken file leads them to
         raise UnusablePicture("cannot be read as pictures") from error
 
 
@@ -66,7 +63,14 @@ def decode_picture(source: Path | IO[bytes], called: Path) -> Image.Image:
     """Decode a picture wholly; one that is broken or cut off becomes a `DataError` about ``called``."""
     try:
         with Image.open(source) as picture:
+            _refuse_programs(picture)
             picture.load()
             return picture
-    except UNREADABLE as error:
+    except Exception as error:  # as above
         raise DataError(f"data: {called} cannot be read as a picture ({error})") from error
+
+
+def _refuse_programs(picture: Image.Image) -> None:
+    """PostScript is a program, which Pillow would have Ghostscript run, whatever the file's name ends in."""
+    if picture.format == "EPS":
+        raise ValueError("it is PostScript, a program; save it as a PNG")

@@ -133,10 +133,14 @@ def _is_video(path: Path) -> bool:
 
 
 def _open_video(path: Path) -> Video:
-    """Return an open video of this thread and process: a decoder's position cannot be shared."""
-    return _cached_video(path, path.stat().st_mtime_ns, os.getpid(), threading.get_ident())
+    """Return an open video of this thread: a decoder's position cannot be shared."""
+    return _cached_video(path, path.stat().st_mtime_ns, threading.get_ident())
 
 
 @functools.lru_cache(maxsize=OPEN_VIDEOS)
-def _cached_video(path: Path, changed: int, process: int, thread: int) -> Video:
+def _cached_video(path: Path, changed: int, thread: int) -> Video:
     return Video(path)
+
+
+# A decoder must not cross a fork: closing it there would wait for ever for threads that stayed behind.
+os.register_at_fork(before=_cached_video.cache_clear)

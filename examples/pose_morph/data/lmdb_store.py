@@ -2,6 +2,8 @@
 
 import functools
 import os
+import subprocess
+import sys
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -40,17 +42,54 @@ class LmdbStore(PictureStore):
         return sorted(key for key in keys if key.lower().endswith(SUFFIXES))
 
     def _value(self, name: str) -> bytes | None:
-        with _open(self.folder).begin() as view:
-            return view.get(name.encode())
+        try:
+            with _open(self.folder).begin() as view:
+                return view.get(name.encode())
+        except lmdb.BadValsizeError:  # no key is empty or as long as that
+            return None
+
+
+WALK = """
+import sys, lmdb
+with lmdb.open(sys.argv[1], readonly=True, lock=False, readahead=False, meminit=False) as database:
+    with database.begin(buffers=True) as view:
+        before = None
+        for key, value in view.cursor():
+            if before is not None and bytes(key) <= before:
+                sys.exit("its keys are not in order")
+            before = bytes(key)
+            bytes(value[:1]), bytes(value[-1:])
+"""
+"""Goes through a database, to the last byte of every value."""
 
 
 @functools.cache
 def _open(folder: Path) -> lmdb.Environment:
     """Open a database; a process may open it once only."""
+    file = (folder / "data.mdb").stat()
+    _check_whole(folder, file.st_mtime_ns, file.st_size)
     try:
         return lmdb.open(str(folder), readonly=True, lock=False, readahead=False, meminit=False)
     except lmdb.Error as error:
         raise DataError(f"data: {folder} cannot be opened as an LMDB database ({error})") from error
 
 
-os.register_at_fork(before=_open.cache_clear)  # an open database must not cross a fork; both sides open it again
+@functools.lru_cache(maxsize=64)
+def _check_whole(folder: Path, changed: int, length: int) -> None:
+    """Go through a database in another process: LMDB may end the one that reads what is damaged or cut short.
+
+    Raises:
+        DataError: it did, or found something wrong.
+    """
+    walk = subprocess.run([sys.executable, "-c", WALK, str(folder)], capture_output=True, text=True)
+    if walk.returncode:
+        said = walk.stderr.strip().splitlines()[-1:] or [f"reading it ends with {walk.returncode}"]
+        raise DataError(f"data: {folder} cannot be opened as an LMDB database ({said[0]}); if it is one, copy it again")
+
+
+def close_all() -> None:
+    """Close what this process has open; it is opened again when it is asked for."""
+    _open.cache_clear()
+
+
+os.register_at_fork(before=close_all)  # an open database must not cross a fork; both sides open it again

@@ -38,8 +38,10 @@ class Video:
             self._open()
             self.times, self.key_times = self._list()
             self._open()
-        except av.error.FFmpegError as error:
-            raise DataError(f"data: {path} cannot be read as a video ({error.strerror})") from error
+        except DataError:
+            raise
+        except Exception as error:  # FFmpeg's errors, and what Python makes of texts and numbers in a broken file
+            raise DataError(f"data: {path} cannot be read as a video ({error})") from error
         if not self.times:
             raise DataError(f"data: {path} holds no frame of video")
 
@@ -72,8 +74,8 @@ class Video:
                         return frame.to_image()
                     if self.time > wanted:  # the container's seek went too far
                         break
-            except av.error.FFmpegError as error:
-                broken = error.strerror
+            except Exception as error:  # as above
+                broken = str(error)
         self.time = None
         raise DataError(f"data: frame {number} of {self.path} cannot be decoded ({broken or 'it does not come'})")
 

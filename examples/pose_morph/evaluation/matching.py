@@ -3,9 +3,8 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from PIL import Image, UnidentifiedImageError
-
-from examples.pose_morph.data.folder_store import SUFFIXES, pictures_in
+from examples.pose_morph.data.folder_store import SUFFIXES, header_size, pictures_in
+from examples.pose_morph.data.pose_data import UnusablePicture
 from examples.pose_morph.errors import UserError
 from examples.pose_morph.messages import some
 
@@ -93,7 +92,7 @@ def _check_sizes(pairs: list[tuple[Path, Path]]) -> None:
 
 def _size(path: Path) -> tuple[int, int]:
     try:
-        with Image.open(path) as picture:
-            return picture.size
-    except (UnidentifiedImageError, OSError) as error:
-        raise UserError(f"{path} cannot be read as a picture ({error}); mend it or take it out") from error
+        height, width = header_size(path)
+    except UnusablePicture as error:
+        raise UserError(f"{path} cannot be read as a picture ({error.__cause__}); mend it or take it out") from error
+    return width, height

@@ -6,7 +6,6 @@ distortion.png and distortion_examples.png in the folder; runs that have a resul
 """
 
 import itertools
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,9 +18,10 @@ from examples.pose_morph.atomic import write_json
 from examples.pose_morph.command_line import run_command
 from examples.pose_morph.data.profiles import Profile
 from examples.pose_morph.errors import UserError
-from examples.pose_morph.experiments.distortion_report import write_report
+from examples.pose_morph.experiments.distortion_report import NUMBERS, write_report
 from examples.pose_morph.experiments.distortion_run import RunOptions, data_digest, model_settings
 from examples.pose_morph.experiments.jobs import Job, last_entry, run_jobs
+from examples.pose_morph.experiments.run_results import read_result
 from examples.pose_morph.networks.attention_names import attention_name
 from examples.pose_morph.option_types import Folder, RequiredFolder
 from examples.pose_morph.presets import PRESETS, PresetName
@@ -208,11 +208,10 @@ def tune(options: DistortionOptions, console: Console) -> None:
 def _read(run: RunOptions, data: dict[str, dict[str, int]]) -> dict[str, Any]:
     """A run's result; refuses one that was made with other options or on other data."""
     path = run.out / "result.json"
-    try:
-        result = json.loads(path.read_text())
-        before = result["options"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"out: {path} is not the result of a run; remove it, or choose another --out") from error
+    result = read_result(path, NUMBERS)
+    before = result.get("options")
+    if not isinstance(before, dict):
+        raise UserError(f"out: {path} is not the result of a run; remove it, or choose another --out")
     for name, now in asdict(run).items():
         if name not in WHERE and before.get(name) != now:
             raise UserError(f"out: {run.out} was run with {name} = {before.get(name)}, not {now}; choose another --out")

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from examples.pose_morph.atomic import replace_file, write_json, write_text
+from examples.pose_morph.experiments.run_results import read_shown
 from examples.pose_morph.pictures.png import write_png
 from examples.pose_morph.pictures.sheet import draw_sheet
 
@@ -23,6 +24,12 @@ ERROR_GAIN = 3
 
 PRINTED = {0: "attention", 1: "held-out loss", 5: "attention MB", 6: "step MB", 7: "steps", 8: "parameters"}
 """The columns that fit into a terminal."""
+
+NUMBERS = (
+    "scores.loss", "scores.perceptual", "scores.l1", "scores.ssim_gaussian", "bytes.attention", "bytes.step", "steps",
+    "parameters",
+)  # fmt: skip
+"""What a run's result must hold."""
 
 Results = Mapping[str, Sequence[dict[str, Any]]]
 
@@ -101,10 +108,7 @@ def _plot(path: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 def _examples(rows: Sequence[dict[str, Any]], shown: Mapping[str, Path]) -> Image.Image:
     """Per case two rows: the results, and above them their absolute errors (Fig. 5b)."""
-    arrays = {}
-    for row in rows:
-        with np.load(shown[row["name"]]) as file:
-            arrays[row["name"]] = {key: file[key] for key in file.files}
+    arrays = {row["name"]: read_shown(shown[row["name"]]) for row in rows}
     first = arrays[rows[0]["name"]]
     lines = []
     for case in range(len(first["source"])):

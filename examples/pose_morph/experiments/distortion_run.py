@@ -15,7 +15,7 @@ from rich.console import Console
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from examples.pose_morph.atomic import replace_file, write_json
+from examples.pose_morph.atomic import append_line, replace_file, write_json, write_text
 from examples.pose_morph.command_line import run_command
 from examples.pose_morph.data.evenly import evenly
 from examples.pose_morph.data.pose_data import DataError
@@ -101,19 +101,20 @@ def train(
     optimizer = torch.optim.Adam(generator.parameters(), lr=options.learning_rate, betas=settings.betas)
     batches = random_batches(pictures, settings.batch_size, settings.tau, options.seed, device)
     budget, step = Budget(options.seconds, device), 0
-    with (options.out / "log.jsonl").open("w", buffering=1) as log:
-        while (spent := budget.spent()) < options.seconds:
-            for group in optimizer.param_groups:  # a straight line to zero over the last third, as in train.py
-                group["lr"] = options.learning_rate * min(1.0, 3 * (1 - spent / options.seconds))
-            batch = next(batches)
-            loss = distortion_loss(generator(*inputs(batch, generator.settings)), batch, perceptual, options)
-            optimizer.zero_grad(set_to_none=True)
-            loss.mean().backward()
-            optimizer.step()
-            ema.update_parameters(generator)
-            step += 1
-            if step % 10 == 0:
-                log.write(json.dumps({"step": step, "seconds": round(spent, 1), "self": loss.mean().item()}) + "\n")
+    log = options.out / "log.jsonl"
+    write_text(log, "")
+    while (spent := budget.spent()) < options.seconds:
+        for group in optimizer.param_groups:  # a straight line to zero over the last third, as in train.py
+            group["lr"] = options.learning_rate * min(1.0, 3 * (1 - spent / options.seconds))
+        batch = next(batches)
+        loss = distortion_loss(generator(*inputs(batch, generator.settings)), batch, perceptual, options)
+        optimizer.zero_grad(set_to_none=True)
+        loss.mean().backward()
+        optimizer.step()
+        ema.update_parameters(generator)
+        step += 1
+        if step % 10 == 0:
+            append_line(log, json.dumps({"step": step, "seconds": round(spent, 1), "self": loss.mean().item()}))
     return ema.eval().requires_grad_(False), step
 
 

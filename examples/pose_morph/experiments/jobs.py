@@ -1,6 +1,7 @@
 """Several runs of a program side by side, each in a process and with its share of the processors."""
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -119,6 +120,7 @@ def ended_by_signals() -> Iterator[None]:
 def last_entry(log: Path, key: str) -> float:
     """Return a number of the last whole line of a log of JSON lines; 0 if there is none yet."""
     try:
-        return float(json.loads(log.read_text().split("\n")[-2])[key])  # what follows the last line end is not whole
-    except (OSError, ValueError, KeyError, IndexError):
+        value = float(json.loads(log.read_text().split("\n")[-2])[key])  # what follows the last line end is not whole
+    except (OSError, ValueError, KeyError, IndexError, TypeError, OverflowError, RecursionError):
         return 0.0
+    return value if math.isfinite(value) else 0.0

@@ -26,6 +26,7 @@ from examples.pose_morph.data.profiles import Profile, read_data
 from examples.pose_morph.errors import UserError
 from examples.pose_morph.experiments.attention_memory import attention_memory
 from examples.pose_morph.experiments.jobs import Job, last_entry, run_jobs
+from examples.pose_morph.experiments.run_results import read_result
 from examples.pose_morph.networks.attention_names import attention_name, with_attention
 from examples.pose_morph.networks.generator import draw_pose
 from examples.pose_morph.networks.trained import load_generator
@@ -154,8 +155,8 @@ def ablate(options: KappaOptions, console: Console) -> int:
 def _scores(run: Options, data: dict[str, dict[str, int]]) -> dict[str, float]:
     """The scores of a finished run; refuses one that was trained in another way, or on data of another digest."""
     path = run.out / "metrics.json"
-    metrics = json.loads(path.read_text())
-    if metrics["settings"] != json.loads(json.dumps(identity_of(run, settings_of(run)))):
+    metrics = read_result(path, [f"model.{name}" for name in SCORES])
+    if metrics.get("settings") != json.loads(json.dumps(identity_of(run, settings_of(run)))):
         raise UserError(f"out: {path} is of a run with other settings (preset, steps, …); choose another --out")
     if metrics.get("data") != data:
         raise UserError(f"out: {path} is not of a run on the data that are in {run.data} now; choose another --out")

@@ -1,5 +1,6 @@
 """Animations: a GIF by Pillow or an MP4 by PyAV, frame by frame, whole or not at all."""
 
+import io
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from itertools import chain
@@ -53,7 +54,8 @@ def _write_gif(file: IO[bytes], frames: Iterator[Image.Image], fps: float) -> No
 def _write_mp4(file: IO[bytes], frames: Iterator[Image.Image], fps: float) -> None:
     codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
     first = next(frames)
-    with av.open(file, "w", format="mp4") as container:
+    encoded = io.BytesIO()  # FFmpeg would make an error of its own of a full disk
+    with av.open(encoded, "w", format="mp4") as container:
         stream = container.add_stream(codec, rate=Fraction(fps).limit_denominator(1000))
         stream.width, stream.height = (side + side % 2 for side in first.size)
         stream.pix_fmt = "yuv420p"
@@ -66,3 +68,4 @@ def _write_mp4(file: IO[bytes], frames: Iterator[Image.Image], fps: float) -> No
             pixels = np.pad(pixels, ((0, pixels.shape[0] % 2), (0, pixels.shape[1] % 2), (0, 0)), mode="edge")
             container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
         container.mux(stream.encode())
+    file.write(encoded.getbuffer())

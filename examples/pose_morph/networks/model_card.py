@@ -72,7 +72,7 @@ def _scores(path: Path) -> str:
         metrics = json.loads(path.read_text())
         scores = {name: value for name, value in metrics["model"].items() if isinstance(value, int | float)}
         lines = [f"| `{name}` | {value:.4g} |" for name, value in scores.items() if math.isfinite(value)]
-    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, OverflowError, RecursionError):
         lines = []
     if not lines:
         return "None were computed for these weights."

@@ -53,7 +53,10 @@ def from_json(kind: Any, data: Any, place: str = "settings") -> Any:
     allowed = {float: (float, int)}.get(kind, (kind,))
     if not isinstance(data, allowed) or (isinstance(data, bool) and kind is not bool):
         raise _unexpected(place, "null" if kind is NoneType else kind.__name__, data)
-    return kind(data) if kind is not NoneType else None
+    try:
+        return kind(data) if kind is not NoneType else None
+    except OverflowError as error:  # JSON's whole numbers may be larger than any float
+        raise _unexpected(place, kind.__name__, data) from error
 
 
 def _read_dataclass(kind: Any, data: Any, place: str) -> Any:

@@ -1,6 +1,8 @@
 """A trained generator on disk: weights as safetensors, all that is needed to build it in the file's header."""
 
 import json
+import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -21,6 +23,8 @@ from examples.pose_morph.training.checkpoint import load_checkpoint
 WEIGHTS = "model.safetensors"
 FORMAT, FORMAT_VERSION = "gpa_nd.pose_morph", "1"
 UNKNOWN = "unknown"
+CHECKSUM = "crc32"
+"""The header's field with the checksum of its other fields and of the weights, which safetensors itself has none of."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,7 @@ def save_model(folder: Path, generator: Generator, *, info: ModelInfo) -> None:
         **{name: str(value) for name, value in vars(info).items()},
     }
     weights = {name: value.detach().cpu().contiguous() for name, value in generator.state_dict().items()}
+    header[CHECKSUM] = checksum_of(header, weights)
     content = safetensors.torch.save(weights, metadata=header)
     replace_file(folder / WEIGHTS, lambda file: file.write(content))
     write_model_card(folder, generator, vars(info))
@@ -103,8 +108,10 @@ def load_generator(path: Path, device: torch.device) -> LoadedModel:
             header["preset"], int(header["steps"]), int(header["seed"]),
             header["data"], header["licence"], header["gpa_nd"],
         )  # fmt: skip
-    except (SettingsError, KeyError, ValueError) as error:
+    except (SettingsError, KeyError, ValueError, RecursionError) as error:
         raise UserError(f"model: the header of {path} cannot be understood ({_words(error)})") from error
+    if header.pop(CHECKSUM, None) != checksum_of(header, weights):
+        raise UserError(f"model: {path} is damaged: its content does not have its checksum; export or copy it again")
     return LoadedModel(_build(settings, weights, path, device), settings, info)
 
 
@@ -122,26 +129,37 @@ def _load_checkpoint(path: Path, device: torch.device) -> LoadedModel:
         settings = from_json(ModelSettings, identity["model"])
         trained_on = saved.get("trained_on", {})  # older checkpoints have none
         info = ModelInfo(identity["preset"], int(saved["step"]), int(identity["seed"]), **trained_on)
-        averaged = saved["ema"]
-    except (SettingsError, KeyError, ValueError, TypeError) as error:
+        prefix = "module."  # of AveragedModel, which counts its updates beside the weights
+        weights = {name.removeprefix(prefix): x for name, x in saved["ema"].items() if name.startswith(prefix)}
+    except (SettingsError, KeyError, ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise UserError(f"model: {path} is no checkpoint of this version ({_words(error)})") from error
-    prefix = "module."  # of AveragedModel, which counts its updates beside the weights
-    weights = {name.removeprefix(prefix): value for name, value in averaged.items() if name.startswith(prefix)}
     return LoadedModel(_build(settings, weights, path, device), settings, info)
 
 
 def _build(settings: ModelSettings, weights: dict[str, torch.Tensor], path: Path, device: torch.device) -> Generator:
     try:
-        with torch.random.fork_rng(devices=[]):  # first weights are drawn and thrown away
-            generator = Generator(settings)
-    except ValueError as error:
+        with torch.device("meta"):  # whatever the settings ask for, this takes no memory
+            shell = Generator(settings)
+    except Exception as error:  # a layer's own, about the first number that it cannot take
         raise UserError(f"model: nothing can be built from the settings of {path} ({error})") from error
     try:
-        generator.load_state_dict(weights)
-    except RuntimeError as error:
+        shell.load_state_dict(weights, assign=True)
+    except Exception as error:  # weights may be anything in a checkpoint that was tampered with
         first = str(error).splitlines()[1:2]
         raise UserError(f"model: the weights of {path} do not fit its settings ({''.join(first).strip()})") from error
+    with torch.random.fork_rng(devices=[]):  # first weights are drawn and thrown away
+        generator = Generator(settings)
+    generator.load_state_dict(weights)
     return generator.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
+
+
+def checksum_of(header: Mapping[str, str], weights: Mapping[str, torch.Tensor]) -> str:
+    """Return the checksum of a header's other fields and of weights."""
+    checksum = zlib.crc32(json.dumps(header, sort_keys=True).encode())
+    for name, value in sorted(weights.items()):
+        checksum = zlib.crc32(f"{name} {value.dtype} {tuple(value.shape)}".encode(), checksum)
+        checksum = zlib.crc32(value.reshape(-1).view(torch.uint8).numpy(), checksum)
+    return f"{checksum:08x}"
 
 
 def _words(error: Exception) -> str:

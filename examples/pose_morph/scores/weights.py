@@ -6,11 +6,11 @@ Nothing is downloaded. What a file must hold is what the network's own authors p
 import hashlib
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from examples.pose_morph.errors import UserError
 from examples.pose_morph.messages import some
+from examples.pose_morph.state_file import load_state
 
 COUNTER = "num_batches_tracked"
 """Batch normalisation's counter, which older files do not have and inference does not use."""
@@ -60,8 +60,8 @@ def read_weights(path: Path, *, option: str, expected: str) -> dict[str, Tensor]
     if not path.is_file():
         raise UserError(f"{option}: there is no file {path}; expected {expected}")
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises whatever its unpickler meets
+        state = load_state(path)
+    except Exception as error:
         kind = type(error).__name__
         raise UserError(f"{option}: {path} cannot be read as weights ({kind}); expected {expected}") from error
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):

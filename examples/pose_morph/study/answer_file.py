@@ -40,7 +40,7 @@ def read_ledger(path: Path) -> tuple[Ledger, int, list[str]]:
     for number, line in enumerate(lines, start=1):
         try:
             records.append(json.loads(line))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             if number == 1 and (len(lines) > 1 or torn):
                 raise UserError(
                     f"{path}, line 1: {OF_ANOTHER_KIND}, got {line[:60].decode(errors='replace')}"
@@ -94,7 +94,7 @@ class AnswerFile:
                     raise UserError(f"out: {path} belongs to another study: {other}. Choose another --out")
             os.ftruncate(self._file, self._length)
             if self._length == 0:
-                self._write(design.to_record())
+                self._begin(design)
         except BaseException:
             self.close()
             raise
@@ -130,6 +130,12 @@ class AnswerFile:
             self.notes.append(f"{self.path}: only a part of the first line was there; the file begins anew")
         return begun
 
+    def _begin(self, design: StudyDesign) -> None:
+        try:
+            self._write(design.to_record())
+        except OSError as error:
+            raise UserError(f"out: cannot write {self.path} ({error.strerror}); free some space") from error
+
     def _write(self, record: dict[str, Any]) -> None:
         line = (json.dumps(record) + "\n").encode()
         try:
@@ -138,7 +144,7 @@ class AnswerFile:
             while written < len(line):
                 written += os.write(self._file, line[written:])
             os.fsync(self._file)
-        except OSError:
+        except OSError as error:
             os.ftruncate(self._file, self._length)
-            raise
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
         self._length += len(line)

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
+from examples.pose_morph.networks.settings_json import from_json
+
 Truth = Literal["real", "generated"]
 
 VERSION = 1
@@ -69,13 +71,10 @@ class StudyDesign:
         """
         if record.get("event") != "study" or record.get("version") != VERSION:
             raise ValueError(f'expected "event": "study" and "version": {VERSION}, got {str(dict(record))[:80]}')
-        try:
-            values = {field.name: record[field.name] for field in fields(cls)}
-            values["frame"] = tuple(record["frame"])
-            values["exhibits"] = tuple(Exhibit(**exhibit) for exhibit in record["exhibits"])
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"a field is missing or not as expected: {error}") from error
-        return cls(**values)
+        design: StudyDesign = from_json(
+            cls, {k: v for k, v in record.items() if k not in ("event", "version")}, "study"
+        )
+        return design
 
 
 def difference(before: StudyDesign, now: StudyDesign) -> str | None:

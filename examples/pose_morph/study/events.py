@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from examples.pose_morph.networks.settings_json import from_json
 from examples.pose_morph.study.design import Truth
 
 
@@ -91,7 +92,4 @@ def from_record(record: Mapping[str, Any]) -> Event:
     kind = KINDS.get(str(values.pop("event", None)))
     if kind is None:
         raise ValueError(f"expected an event out of {', '.join(KINDS)}, got {str(dict(record))[:80]}")
-    try:
-        return kind(**values)
-    except TypeError as error:
-        raise ValueError(str(error)) from error
+    return from_json(kind, values, kind.__name__.lower())

@@ -7,6 +7,7 @@ import torch
 
 from examples.pose_morph.atomic import replace_file
 from examples.pose_morph.errors import UserError
+from examples.pose_morph.state_file import load_state
 
 FORMAT = 2
 """Counts up when older checkpoints lack what an exact resumption needs; format 1 had no number."""
@@ -41,12 +42,14 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"resume: there is no checkpoint {path}; leave --resume out to start a new run")
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises whatever its unpickler meets
+        state = load_state(path)
+    except Exception as error:
         raise UserError(
             f"{path} cannot be read as a checkpoint: it is damaged, cut short or no checkpoint; {INSTEAD}"
         ) from error
     if not isinstance(state, dict) or "settings" not in state:
+        raise UserError(f"{path} is no checkpoint of this program; {INSTEAD}")
+    if not isinstance(state.get("format", 1), int):
         raise UserError(f"{path} is no checkpoint of this program; {INSTEAD}")
     if state.get("format", 1) > FORMAT:
         raise UserError(

@@ -5,6 +5,7 @@ import os
 import shlex
 import sys
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 from examples.pose_morph.data.left_out import FILE_NAME
 from examples.pose_morph.data.pose_data import PoseData
 from examples.pose_morph.errors import UserError
-from examples.pose_morph.training.checkpoint import FORMAT, load_checkpoint
+from examples.pose_morph.training.checkpoint import FORMAT, INSTEAD, load_checkpoint
 
 FREE = ("sample_every", "checkpoint_every")
 """Training settings that change nothing in the weights or the log."""
@@ -33,12 +34,24 @@ def open_run(out: Path, *, resume: bool) -> dict[str, Any] | None:
                 f"resume: {out / 'checkpoint.pt'} was written by an older version of this program, which did not keep "
                 "all that an exact resumption needs; go on with that version, or train anew in another --out"
             )
+        _check_entries(saved, out / "checkpoint.pt")
         return saved
     if out.exists() and not out.is_dir():
         raise UserError(f"out: expected a folder, and {out} is a file")
     if any((out / name).exists() for name in ("checkpoint.pt", "log.jsonl", "metrics.json")):
         raise UserError(f"out: {out} already holds a run; add --resume to go on with it, or choose another --out")
     return None
+
+
+def _check_entries(saved: dict[str, Any], checkpoint: Path) -> None:
+    """Make sure of what is looked at before there are networks; `restore` sees to the rest."""
+    try:
+        group = json.loads(saved["settings"])["training"]["minibatch_group"]
+        understood = isinstance(group, int) and {type(saved["data"][name]) for name in ("pairs", "digest")} == {int}
+    except (KeyError, ValueError, TypeError, RecursionError):
+        understood = False
+    if not understood:
+        raise UserError(f"resume: the settings or data of {checkpoint} are not as this program writes them; {INSTEAD}")
 
 
 def kept_group(saved: dict[str, Any] | None) -> int | None:
@@ -109,6 +122,35 @@ def check_data(data: PoseData, before: dict[str, int], *, root: Path, checkpoint
         f"data: {what}{f' ({left_out} has changed since)' if newer else ''}; give the --data of the first run, another "
         "--out, or --changed-data to go on with the data as they are"
     )
+
+
+def restore(parts: Mapping[str, Any], saved: dict[str, Any], checkpoint: Path) -> tuple[int, int, float]:
+    """Fill a run's parts from its checkpoint, and the generators of random numbers.
+
+    Args:
+        parts: What has a ``load_state_dict``, by its name in the checkpoint.
+        saved: The checkpoint's content.
+        checkpoint: Its file, for messages.
+
+    Returns:
+        Steps, updates of the discriminator and seconds so far.
+
+    Raises:
+        UserError: something is missing in the checkpoint, or does not fit.
+    """
+    name = "counts"
+    try:
+        counts = int(saved["step"]), int(saved["discriminator_steps"]), float(saved["seconds"])
+        for name, part in parts.items():
+            part.load_state_dict(saved[name])
+        name = "random"
+        restore_random_state(saved["random"])
+    except Exception as error:  # each part has its own way to say that a state is not one of its own
+        reason = str(error).splitlines()[:1]
+        raise UserError(
+            f"resume: {checkpoint} does not fit this run: {name} ({type(error).__name__}: {''.join(reason)}); {INSTEAD}"
+        ) from error
+    return counts
 
 
 def random_state() -> dict[str, Any]:

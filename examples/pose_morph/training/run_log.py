@@ -5,7 +5,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from examples.pose_morph.atomic import write_text
+from examples.pose_morph.atomic import append_line, write_text
 from examples.pose_morph.errors import UserError
 
 SHOWN = ("per", "self", "gan", "disc")
@@ -28,8 +28,8 @@ class RunLog:
         dropped as well: the run that goes on writes the same lines as one that was not interrupted.
         """
         if self.path.exists():
-            lines = [line for line in self.path.read_text().splitlines() if self._is_kept(_step_of(line), step)]
-            write_text(self.path, "".join(line + "\n" for line in lines))
+            lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines()
+            write_text(self.path, "".join(f"{line}\n" for line in lines if self._is_kept(_step_of(line), step)))
 
     def _is_kept(self, step: float, last: int) -> bool:
         return step <= last and step % self.every == 0
@@ -59,13 +59,9 @@ class RunLog:
         """
         means = {name: round(total / count, 5) for name, (total, count) in self._sums.items()}
         try:
-            with self.path.open("a") as file:
-                file.write(json.dumps({"step": step, "seconds": round(seconds, 2), **means}) + "\n")
-        except OSError as error:
-            raise UserError(
-                f"{self.path} cannot be written ({error.strerror}); free some space, then go on from the last "
-                "checkpoint with --resume"
-            ) from error
+            append_line(self.path, json.dumps({"step": step, "seconds": round(seconds, 2), **means}))
+        except UserError as error:
+            raise UserError(f"{error}, then go on from the last checkpoint with --resume") from error
         if step % self.every == 0:
             self._sums.clear()
         return means
@@ -76,8 +72,8 @@ class RunLog:
 
 
 def _step_of(line: str) -> float:
-    """The step of a line of the log; infinity for one that a kill cut short."""
+    """The step of a line of the log; infinity for one that a kill cut short, or that is none."""
     try:
         return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return math.inf

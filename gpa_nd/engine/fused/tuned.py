@@ -76,19 +76,36 @@ def kept(file: Path) -> dict[str, Found]:
         return {}
     try:
         return {
-            device: {name: {field: int(x) for field, x in numbers.items()} for name, numbers in found.items()}
+            device: {name: {field: _whole(x) for field, x in numbers.items()} for name, numbers in found.items()}
             for device, found in json.loads(file.read_text(encoding="utf-8")).items()
         }
-    except (ValueError, AttributeError, TypeError) as error:
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise ValueError(f"{file}: expected what benchmarks.gpu --keep wrote; delete it and tune again") from error
 
 
+def _whole(x: Any) -> int:
+    if type(x) is not int or not 0 <= x < 2**31:
+        raise ValueError(f"expected a whole number, got {x!r}")
+    return x
+
+
 def keep(file: Path, device: str, found: Found) -> None:
-    """Add what was found for a device to what the file holds."""
+    """Add what was found for a device to what the file holds.
+
+    Raises:
+        OSError: the file cannot be written; the error names it, and what was there before is as it was.
+    """
     everything = kept(file)
     everything[device] = {**everything.get(device, {}), **found}
-    file.parent.mkdir(parents=True, exist_ok=True)
     part = file.with_name(f"{file.name}.{os.getpid()}.part")
-    part.write_text(json.dumps(everything, indent=2) + "\n", encoding="utf-8")
-    part.replace(file)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            part.write_text(json.dumps(everything, indent=2) + "\n", encoding="utf-8")
+            part.replace(file)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(file)) from error
     kept_here.cache_clear()

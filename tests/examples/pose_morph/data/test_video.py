@@ -1,14 +1,19 @@
 """Random access to frames: number n is the n-th frame, whatever was read before."""
 
+import sys
+
 import av
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from examples.pose_morph.data.frames import OPEN_VIDEOS
 from examples.pose_morph.data.pose_data import DataError
+from examples.pose_morph.data.profiles import read_data
 from examples.pose_morph.data.video import Video
-from tests.examples.pose_morph.conftest import write_video
+from tests.examples.pose_morph.conftest import write_frames, write_video
+from tests.files.trials import findings
 
 COUNT = 40
 LEVELS = [20 + 5 * number for number in range(COUNT)]
@@ -102,6 +107,14 @@ def test_what_is_no_video_is_named(tmp_path):
     (tmp_path / "a.mp4").write_bytes(b"not a video")
     with pytest.raises(DataError, match=r"a.mp4 cannot be read as a video"):
         Video(tmp_path / "a.mp4")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the reader is forked")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_forked_process_reads_more_videos_than_are_kept_open(tmp_path):
+    data = read_data(write_frames(tmp_path / "data", video=True, videos=OPEN_VIDEOS + 2), "train", (16, 16))
+    data[0]  # its decoder stays open on this side
+    assert not findings(lambda chance: [data[number] for number in range(len(data))], 1)
 
 
 def test_a_frame_that_is_overwritten_is_named(tmp_path):

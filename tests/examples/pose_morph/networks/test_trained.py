@@ -10,7 +10,7 @@ from examples.pose_morph.errors import UserError
 from examples.pose_morph.evaluation.held_out import TASKS
 from examples.pose_morph.networks.generator import draw_pose
 from examples.pose_morph.networks.settings_json import to_json
-from examples.pose_morph.networks.trained import ModelInfo, load_generator, save_model
+from examples.pose_morph.networks.trained import CHECKSUM, ModelInfo, checksum_of, load_generator, save_model
 from examples.pose_morph.training.checkpoint import save_checkpoint
 
 CPU = torch.device("cpu")
@@ -23,7 +23,8 @@ def header_of(path) -> dict[str, str]:
 
 
 def write_weights(path, weights, **header: str) -> None:
-    safetensors.torch.save_file(weights, path, metadata=header)
+    header.pop(CHECKSUM, None)
+    safetensors.torch.save_file(weights, path, metadata={**header, CHECKSUM: checksum_of(header, weights)})
 
 
 def test_a_model_comes_back_bit_for_bit(tmp_path, tiny_generator, standing):
