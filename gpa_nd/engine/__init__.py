@@ -25,10 +25,10 @@ from gpa_nd.engine.choice import Affinity, Backend, Unselected, choose
 from gpa_nd.engine.fill import Rest
 from gpa_nd.engine.learned import Straight, check_selection, weigh
 from gpa_nd.engine.phase1 import Phase1, Rule, select
+from gpa_nd.engine.pooling import mean, pooling
 from gpa_nd.engine.precision import own_precision
 from gpa_nd.engine.rankings import Ranking
 from gpa_nd.layout import Layout
-from gpa_nd.partition import Partition
 from gpa_nd.selection.base import Selection
 
 __all__ = ["Affinity", "Backend", "Ranking", "Unselected", "attend", "gpa_attention", "select_keys"]
@@ -281,7 +281,7 @@ def _attend_softly(
     kappa, affinity = rules[0].kappa, rules[0].affinity
     among = _enough((replace(rules[0], kappa=selection.among(kappa)), *rules[1:]), layout)
     relevant = _select_keys(q, k, layout, among, bias, scale, backend)
-    pool = _mean if choose(backend, (q, k, v), affinity) == "reference" else blocked.pool
+    pool = pooling(choose(backend, (q, k, v), affinity))
     relevant, logits = weigh(selection, q, k, layout, kappa, relevant, bias, _scale(scale, q), affinity, pool)
     return _attend(q, k, v, layout, relevant, logits, bias, scale, affinity, backend, unselected)
 
@@ -323,11 +323,7 @@ def _select_keys(
     return select(q, k, layout, rules, bias, _phase1(chosen, _scale(scale, q), rules[0].affinity))
 
 
-def _mean(x: Tensor, groups: Partition) -> Tensor:
-    return groups.mean(x)
-
-
-def _phase1(chosen: Literal["reference", "torch", "triton"], scale: float, affinity: Affinity) -> Phase1:
+def _phase1(chosen: Literal["reference", "torch", "triton", "portable"], scale: float, affinity: Affinity) -> Phase1:
     """What this backend does of Phase 1."""
     match chosen:
         case "reference":
@@ -341,10 +337,10 @@ def _phase1(chosen: Literal["reference", "torch", "triton"], scale: float, affin
                 with own_precision(q):
                     return reference.select_by_members(q, k, layout, kappa, scale, affinity, *rest[:-1])
 
-            return Phase1(_mean, rank, rank_by_members)
+            return Phase1(pooling(chosen), rank, rank_by_members)
         case "torch":
             return Phase1(
-                blocked.pool,
+                pooling(chosen),
                 lambda q, k, layout, kappa, *rest: blocked.select_keys(q, k, layout, kappa, scale, affinity, *rest),
                 lambda q, k, layout, kappa, *rest: blocked.select_by_members(
                     q, k, layout, kappa, scale, affinity, *rest
@@ -354,11 +350,23 @@ def _phase1(chosen: Literal["reference", "torch", "triton"], scale: float, affin
             from gpa_nd.engine import fused
 
             return Phase1(
-                _mean,
+                mean,
                 lambda q, k, layout, kappa, bias, candidates, _, wants_sums: fused.select_keys(
                     q, k, layout, kappa, scale, bias, candidates, wants_sums
                 ),
                 lambda q, k, layout, kappa, *rest: fused.select_by_members(q, k, layout, kappa, scale, *rest),
+            )
+        case "portable":
+            from gpa_nd.engine import portable
+
+            return Phase1(
+                pooling(chosen),
+                lambda q, k, layout, kappa, *rest: portable.select_keys(
+                    q, k, layout, kappa, scale, affinity, *rest[:-1]
+                ),
+                lambda q, k, layout, kappa, *rest: portable.select_by_members(
+                    q, k, layout, kappa, scale, affinity, *rest[:-1]
+                ),
             )
 
 
@@ -379,12 +387,12 @@ def _attend(
     chosen, scale = choose(backend, (q, k, v), affinity), _scale(scale, q)
     if _is_empty(q, k):  # but a part of the graph that gradients go through
         return q.new_zeros(*q.shape[:3], v.shape[-1]) + sum(x[..., :0].sum().to(q.dtype) for x in inputs)
-    if chosen != "reference":
+    if chosen in ("torch", "triton"):
         check_no_tangents(chosen, inputs)
     k, v, rest = hide(k, bias), hide(v, bias), None
     if unselected == "pooled":
         with own_precision(q):
-            rest = Rest.of(k, v, layout, relevant, bias, _mean if chosen == "reference" else blocked.pool)
+            rest = Rest.of(k, v, layout, relevant, bias, pooling(chosen))
     match chosen:
         case "reference":
             from gpa_nd.engine import reference
@@ -401,6 +409,12 @@ def _attend(
             if rest is None:
                 return fused.attend(q, k, v, layout, relevant, logits, bias, scale)
             results = fused.attend_with_sums(q, k, v, layout, relevant, logits, bias, scale)
+        case "portable":
+            from gpa_nd.engine import portable
+
+            results = portable.attend_with_sums(q, k, v, layout, relevant, logits, bias, scale, affinity)
+            if rest is None:
+                return results[0]
     with own_precision(q):
         return rest.beside(*results, q, scale, affinity)
 
