@@ -19,7 +19,7 @@ from gpa_nd.checks import check_integers, check_tensor
 @contextmanager
 def lasting() -> Iterator[None]:
     """What is made here outlives the call that needs it first, be that in inference mode or traced for an export."""
-    with torch.inference_mode(mode=False), _disable_current_modes():
+    with torch.inference_mode(False), _disable_current_modes():
         yield
 
 
@@ -121,9 +121,16 @@ class Partition:
     def labels(self) -> Int[Tensor, " n"]:
         """(n,) the cell of each element."""
         self._check_covers("labels")
-        cells = torch.arange(len(self), device=self.order.device)
-        cell_of_place = cells.repeat_interleave(self.sizes, output_size=self.num_elements)
-        return cell_of_place.index_select(0, self.inverse)
+        return self.traced_labels()
+
+    def cell_of_place(self) -> Int[Tensor, " n"]:
+        """(n,) the cell of each element, in the order of cells; by what compilers and exporters know."""
+        return torch.zeros_like(self.order).scatter_(0, self.offsets[1:-1], 1).cumsum(0)
+
+    def traced_labels(self) -> Int[Tensor, " n"]:
+        """As :attr:`labels`, which a compiler cannot look up, computed anew by each call."""
+        cells = self.cell_of_place()
+        return torch.empty_like(cells).scatter_(0, self.order, cells)
 
     @cached_property
     @lasting()
@@ -262,7 +269,7 @@ class Partition:
             return torch.unflatten(ordered, -2, (len(self), self.largest)).mean(-2, dtype=wide).to(x.dtype)
         entries = math.prod(x.shape[:-2])
         first = torch.arange(entries, device=x.device)[:, None] * len(self)
-        sums = torch.zeros(entries * len(self), x.shape[-1], dtype=wide, device=x.device)
+        sums = x.new_zeros(entries * len(self), x.shape[-1], dtype=wide)
         sums = add_rows(sums, (first + self.labels).flatten(), x.reshape(-1, x.shape[-1]).to(wide))
         return (sums.view(*x.shape[:-2], len(self), -1) / self.sizes[:, None]).to(x.dtype)
 

@@ -30,8 +30,10 @@ def blocks(page, language):
 
 
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors:UserWarning")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # of the exporter
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_a_page_runs_and_prints_what_it_says(page):
+def test_a_page_runs_and_prints_what_it_says(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where the pages write their files
     names, printed = {}, io.StringIO()
     with redirect_stdout(printed):
         for each in (*filter(None, [BEFORE.get(page.name)]), page.name):

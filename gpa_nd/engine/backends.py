@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -11,15 +11,13 @@ from torch import Tensor
 from gpa_nd.engine import blocked  # registers operators, which a program that was exported looks for
 from gpa_nd.engine.arguments import check_no_tangents
 from gpa_nd.engine.bias import hide
-from gpa_nd.engine.choice import Affinity, Backend, Unselected, choose
+from gpa_nd.engine.choice import Affinity, Backend, Chosen, Unselected, choose
 from gpa_nd.engine.fill import Rest
-from gpa_nd.engine.phase1 import Phase1, Pool, select
+from gpa_nd.engine.phase1 import Phase1, select
+from gpa_nd.engine.pooling import mean, pooling
 from gpa_nd.engine.precision import own_precision
 from gpa_nd.engine.rules import Rule
 from gpa_nd.layout import Layout
-from gpa_nd.partition import Partition
-
-Chosen = Literal["reference", "torch", "triton"]
 
 
 def ranked_keys(
@@ -58,12 +56,12 @@ def attended(
     chosen, scale = choose(backend, (q, k, v), affinity), scale_of(scale, q)
     if is_empty(q, k):  # but a part of the graph that gradients go through
         return q.new_zeros(*q.shape[:3], v.shape[-1]) + sum(x[..., :0].sum().to(q.dtype) for x in inputs)
-    if chosen != "reference":
+    if chosen in ("torch", "triton"):
         check_no_tangents(chosen, inputs)
     k, v, rest = hide(k, bias), hide(v, bias), None
     if unselected == "pooled":
         with own_precision(q):
-            rest = Rest.of(k, v, layout, relevant, bias, pool_of(chosen))
+            rest = Rest.of(k, v, layout, relevant, bias, pooling(chosen))
     match chosen:
         case "reference":
             from gpa_nd.engine import reference
@@ -80,17 +78,14 @@ def attended(
             if rest is None:
                 return fused.attend(q, k, v, layout, relevant, logits, bias, scale)
             results = fused.attend_with_sums(q, k, v, layout, relevant, logits, bias, scale)
+        case "portable":
+            from gpa_nd.engine import portable
+
+            results = portable.attend_with_sums(q, k, v, layout, relevant, logits, bias, scale, affinity)
+            if rest is None:
+                return results[0]
     with own_precision(q):
         return rest.beside(*results, q, scale, affinity)
-
-
-def pool_of(chosen: Chosen) -> Pool:
-    """What takes means, of this backend."""
-    return _mean if chosen == "reference" else blocked.pool
-
-
-def _mean(x: Tensor, groups: Partition) -> Tensor:
-    return groups.mean(x)
 
 
 def _phase1(chosen: Chosen, scale: float, affinity: Affinity) -> Phase1:
@@ -107,10 +102,10 @@ def _phase1(chosen: Chosen, scale: float, affinity: Affinity) -> Phase1:
                 with own_precision(q):
                     return reference.select_by_members(q, k, layout, kappa, scale, affinity, *rest[:-1])
 
-            return Phase1(_mean, rank, rank_by_members)
+            return Phase1(pooling(chosen), rank, rank_by_members)
         case "torch":
             return Phase1(
-                blocked.pool,
+                pooling(chosen),
                 lambda q, k, layout, kappa, *rest: blocked.select_keys(q, k, layout, kappa, scale, affinity, *rest),
                 lambda q, k, layout, kappa, *rest: blocked.select_by_members(
                     q, k, layout, kappa, scale, affinity, *rest
@@ -120,11 +115,23 @@ def _phase1(chosen: Chosen, scale: float, affinity: Affinity) -> Phase1:
             from gpa_nd.engine import fused
 
             return Phase1(
-                _mean,
+                mean,
                 lambda q, k, layout, kappa, bias, candidates, _, wants_sums: fused.select_keys(
                     q, k, layout, kappa, scale, bias, candidates, wants_sums
                 ),
                 lambda q, k, layout, kappa, *rest: fused.select_by_members(q, k, layout, kappa, scale, *rest),
+            )
+        case "portable":
+            from gpa_nd.engine import portable
+
+            return Phase1(
+                pooling(chosen),
+                lambda q, k, layout, kappa, *rest: portable.select_keys(
+                    q, k, layout, kappa, scale, affinity, *rest[:-1]
+                ),
+                lambda q, k, layout, kappa, *rest: portable.select_by_members(
+                    q, k, layout, kappa, scale, affinity, *rest[:-1]
+                ),
             )
 
 

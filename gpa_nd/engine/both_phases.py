@@ -8,9 +8,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from gpa_nd.engine import blocked
-from gpa_nd.engine.backends import attended, is_empty, pool_of, ranked_keys, scale_of
+from gpa_nd.engine.backends import attended, is_empty, ranked_keys, scale_of
 from gpa_nd.engine.choice import Backend, Unselected, choose
 from gpa_nd.engine.learned import weigh
+from gpa_nd.engine.pooling import pooling
 from gpa_nd.engine.precision import own_precision
 from gpa_nd.engine.rules import Rule, enough, sees_all
 from gpa_nd.layout import Layout
@@ -68,5 +69,5 @@ def weighed_keys(
     kappa, affinity = rules[0].kappa, rules[0].affinity
     among = enough((replace(rules[0], kappa=selection.among(kappa)), *rules[1:]), layout)
     relevant = ranked_keys(q, k, layout, among, bias, scale, backend)
-    pool = pool_of(choose(backend, (q, k), affinity))
+    pool = pooling(choose(backend, (q, k), affinity))
     return weigh(selection, q, k, layout, kappa, relevant, bias, scale_of(scale, q), affinity, pool)

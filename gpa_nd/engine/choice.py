@@ -13,16 +13,24 @@ from gpa_nd.engine.rankings import Ranking
 Affinity = Literal["dot", "euclidean"]
 Backend = Literal["auto", "reference", "torch", "triton"]
 Unselected = Literal["ignored", "pooled"]
+Chosen = Literal["reference", "torch", "triton", "portable"]
+"""What runs: a backend, or what stands for it where a call is written as ONNX."""
 
 
-def choose(
-    backend: Backend, tensors: tuple[Tensor, ...], affinity: Affinity, ranking: Ranking = "mean"
-) -> Literal["reference", "torch", "triton"]:
+def choose(backend: Backend, tensors: tuple[Tensor, ...], affinity: Affinity, ranking: Ranking = "mean") -> Chosen:
     """The backend itself where it was asked for by name; for ``"auto"`` the fastest that can run.
+
+    For ONNX both are ``"portable"``: what runs there has none of our backends.
 
     Raises:
         ValueError: the backend cannot run; the message says why, and which ones could.
     """
+    if backend == "reference" and torch.compiler.is_exporting():
+        raise ValueError("backend: 'reference' cannot be exported; 'auto' and 'torch' can")
+    if writes_onnx():
+        if backend == "triton":
+            raise ValueError("backend: 'triton' cannot be written as ONNX; 'auto' and 'torch' can")
+        return "portable"
     if backend in ("reference", "torch"):
         return backend
     if backend == "auto" and tensors[0].device.type != "cuda":
@@ -31,6 +39,11 @@ def choose(
     if backend == "triton" and reason:
         raise ValueError(f"backend: 'triton' cannot run: {reason}; 'torch' and 'reference' can")
     return "torch" if reason else "triton"
+
+
+def writes_onnx() -> bool:
+    """Whether this call is traced by ``torch.onnx.export``, which knows PyTorch's own operators alone."""
+    return torch.compiler.is_exporting() and torch.onnx.is_in_onnx_export()
 
 
 def why_not_triton(tensors: tuple[Tensor, ...], affinity: Affinity, ranking: Ranking = "mean") -> str | None:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from gpa_nd.engine import blocked
 from gpa_nd.engine.arguments import check_choices, check_key_bias, check_tokens
 from gpa_nd.engine.bias import key_bias_of
-from gpa_nd.engine.choice import Affinity
+from gpa_nd.engine.choice import Affinity, choose
 from gpa_nd.engine.groups import PooledKeys, over_groups, selectable
+from gpa_nd.engine.pooling import pooling
 from gpa_nd.layout import Layout
 
 
@@ -66,9 +65,10 @@ def coarse_attention(
     bias = key_bias_of(key_mask, key_bias, k)
     if 0 in q.shape[:-1] or not k.shape[2]:
         return q.new_zeros(*q.shape[:3], v.shape[-1]) + sum(x[..., :0].sum() for x in (q, k, v))
-    keys = PooledKeys.of(k, v, layout, bias, q.shape[1], blocked.pool)
+    pool = pooling(choose("torch", (q, k, v), affinity))
+    keys = PooledKeys.of(k, v, layout, bias, q.shape[1], pool)
     pooled = layout.positions is None
-    rows, cells = (blocked.pool(q, layout.query_groups), layout.query_cells) if pooled else (q, layout.fine_cells)
+    rows, cells = (pool(q, layout.query_groups), layout.query_cells) if pooled else (q, layout.fine_cells)
 
     def seen(cell: Tensor) -> Tensor:
         return selectable(layout, cell)[None, None]
@@ -77,9 +77,5 @@ def coarse_attention(
     out, _ = over_groups(rows, keys, cells, seen, scale, affinity)
     if not pooled:
         return out.to(q.dtype)
-    groups = layout.query_groups
-    places = torch.arange(groups.num_elements, device=q.device)
-    group = torch.searchsorted(groups.offsets[1:], places, right=True)
-    group_of_query = torch.empty_like(group).scatter_(0, groups.order, group)
     # Not index_select: on a GPU, its gradient would not repeat bit for bit.
-    return out[:, :, group_of_query].to(q.dtype)
+    return out[:, :, layout.query_groups.traced_labels()].to(q.dtype)

@@ -69,10 +69,7 @@ class Rest:
             return self.unselected(cell)
 
         coarse, coarse_lse = over_groups(q, self.keys, cells, seen, scale, affinity)
-        place = torch.arange(cells.num_elements, device=q.device)
-        cell = torch.searchsorted(cells.offsets[1:], place, right=True)
-        cell = torch.empty_like(cell).scatter_(0, cells.order, cell)
-        spoilt = (self.relevant == -2).any(-1)[:, :, cell]
+        spoilt = (self.relevant == -2).any(-1)[:, :, cells.traced_labels()]
         # A cell that is NaN sends no gradient anywhere.
         out, coarse = (x.to(coarse.dtype).masked_fill(spoilt[..., None], 0) for x in (out, coarse))
         lse, coarse_lse = (x.masked_fill(spoilt, 0) for x in (lse, coarse_lse))

@@ -75,16 +75,16 @@ def over_groups(
         computed in. NaN for a row that is not finite, or sees a group that is not.
     """
     with own_precision(q):
-        place = torch.arange(cells.num_elements, device=q.device)
-        cell = torch.searchsorted(cells.offsets[1:], place, right=True)  # of rows in the order of cells
-        back = torch.empty_like(place).scatter_(0, cells.order, place)
+        cell = cells.cell_of_place()
+        back = torch.empty_like(cell).scatter_(0, cells.order, torch.arange(len(cell), device=q.device))
         q = q.index_select(2, cells.order)
         some = _SomeRows(scale, affinity, seen)
         room = ROOM if q.device.type == "cpu" else 256 * ROOM
-        step = max(1, room // max(1, q.shape[0] * q.shape[1] * keys.k.shape[2]))
+        entries = q.shape[1] if torch.compiler.is_compiling() else q.shape[0] * q.shape[1]  # traced for any batch
+        step = max(1, room // max(1, entries * keys.k.shape[2]))
         blocks = [
             (q[:, :, start : start + step], keys.k, keys.v, keys.added, cell[start : start + step])
-            for start in range(0, len(place), step)
+            for start in range(0, len(cell), step)
         ]
         if len(blocks) == 1 or not torch.is_grad_enabled():
             parts = [some(*block) for block in blocks]

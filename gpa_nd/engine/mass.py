@@ -58,7 +58,8 @@ def log_mass(
         q_low = pool(q, layout.query_groups)
         rankers, r, c = _table(layout.rankers), candidates.shape[-1], q.shape[-1]
         per_cell = r * c + rankers.shape[1] * (r + c)
-        step = max(1, ROOM // max(1, q.shape[0] * q.shape[1] * per_cell))
+        entries = q.shape[1] if torch.compiler.is_compiling() else q.shape[0] * q.shape[1]  # traced for any batch
+        step = max(1, ROOM // max(1, entries * per_cell))
         of_cells = _OfCells(scale, affinity)
         blocks = [
             (q_low, k_low, added, rankers[start : start + step], candidates[:, :, start : start + step])

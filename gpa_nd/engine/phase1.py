@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from gpa_nd.engine.bias import CoarseBias, coarse_bias, hide
+from gpa_nd.engine.choice import writes_onnx
 from gpa_nd.engine.precision import wide
 from gpa_nd.engine.rankings import Spread, as_long_as_keys
 from gpa_nd.engine.rules import Rule
@@ -90,9 +91,7 @@ class KeyGroups:
     def spread(self, means: Float[Tensor, "b h_k n_k_low c"]) -> Spread:
         """How much visible keys differ from their means; not at all where they are no numbers."""
         k = self.keys.k.to(wide(self.keys.k.dtype))
-        place = torch.arange(k.shape[2], device=k.device)
-        group = torch.searchsorted(self.groups.offsets[1:], place, right=True)
-        group = torch.empty_like(group).scatter_(0, self.groups.order, group)
+        group = self.groups.traced_labels()
         exact = means if means.dtype == k.dtype else self._mean(k)  # rounded ones would count as a difference
         away = (k - exact.index_select(2, group)).square().sum(-1, keepdim=True)
         if self.keys.bias is not None:
@@ -251,11 +250,15 @@ def _kept(
     if layout is None or layout.always is None or not layout.contested:
         return chosen
     always = layout.always
-    ordered = always.sort(dim=-1).values.expand(*chosen.shape[:3], -1).contiguous()
-    place = torch.searchsorted(ordered, chosen.contiguous()).clamp_max(always.shape[1] - 1)
-    there = (ordered.gather(-1, place) == chosen) & (chosen >= 0)
+    if writes_onnx():  # which has no search
+        there = (chosen[..., None] == always[:, None]).any(-1) & (chosen >= 0)
+    else:
+        ordered = always.sort(dim=-1).values.expand(*chosen.shape[:3], -1).contiguous()
+        place = torch.searchsorted(ordered, chosen.contiguous()).clamp_max(always.shape[1] - 1)
+        there = (ordered.gather(-1, place) == chosen) & (chosen >= 0)
     kept = chosen.masked_fill(there, -1)
-    return kept.gather(-1, there.int().argsort(dim=-1, stable=True))[..., : min(rule.kappa, len(layout.key_groups))]
+    last = torch.arange(kept.shape[-1], device=kept.device) + kept.shape[-1] * there  # a stable order, which ONNX lacks
+    return kept.gather(-1, last.argsort(dim=-1))[..., : min(rule.kappa, len(layout.key_groups))]
 
 
 def pool(backend: Phase1, x: Float[Tensor, "b h n c"], groups: Partition) -> Float[Tensor, "b h n_low c"]:

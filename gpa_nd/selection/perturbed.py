@@ -92,6 +92,7 @@ def perturbed_top_k(
     Raises:
         TypeError: arguments of the wrong type.
         ValueError: ``kappa`` or ``samples`` below 1, a sigma that is not above 0.
+        NotImplementedError: within ``torch.export`` or ``torch.onnx.export``.
 
     Example:
         >>> import torch
@@ -104,6 +105,8 @@ def perturbed_top_k(
     scores = checked_scores(scores, kappa)
     check_positive("sigma", sigma)
     check_int("samples", samples, at_least=1)
+    if torch.compiler.is_exporting():
+        raise NotImplementedError("PerturbedTopK: its noise is for training and not exported; gpa.selection = None is")
     there = ~scores.isneginf()
     if kappa >= scores.shape[-1]:
         return there.to(scores.dtype)
