@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import sqrt
+from math import isqrt, log, sqrt
 
 from gpa_nd.checks import check_int
 
@@ -38,18 +38,24 @@ class AspectGrid:
         """The grid of n tokens.
 
         Raises:
-            ValueError: no grid of n tokens has sides within one of what the aspect asks for.
+            ValueError: there is no such grid.
         """
-        check_int("n", n, at_least=0)
-        height, width = (side * sqrt(n / (self.height * self.width)) for side in (self.height, self.width))
-        fitting = [
-            (rows, n // rows)
-            for rows in range(max(1, int(height)), int(height) + 2)
-            if n % rows == 0 and abs(rows - height) < 1 and abs(n // rows - width) < 1
-        ]
-        if not fitting:
+        check_int("n", n, at_least=1)
+        sides = [(rows, n // rows) for rows in _divisors(n) if self._fits(rows, n // rows)]
+        if not sides:
+            scale = sqrt(n / (self.height * self.width))
             raise ValueError(
                 f"n: no grid of {n} tokens is as high to wide as {self.height} : {self.width}, which asks for about "
-                f"{height:.1f} × {width:.1f}; give the grid itself"
+                f"{self.height * scale:.1f} × {self.width * scale:.1f}; give the grid itself"
             )
-        return min(fitting, key=lambda grid: abs(grid[0] - height))
+        return min(sides, key=lambda grid: abs(log(grid[0] * self.width / (grid[1] * self.height))))
+
+    def _fits(self, rows: int, columns: int) -> bool:
+        """Whether some scale makes these sides when both are rounded up or down."""
+        least = max((rows - 1) / self.height, (columns - 1) / self.width)
+        return least < min((rows + 1) / self.height, (columns + 1) / self.width)
+
+
+def _divisors(n: int) -> list[int]:
+    small = [number for number in range(1, isqrt(n) + 1) if n % number == 0]
+    return sorted({*small, *(n // number for number in small)})
