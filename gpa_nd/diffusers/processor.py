@@ -81,10 +81,10 @@ class Layer:
             )
         return self.latent.grid
 
-    def _attend(self, *args: Any, **kwargs: Any) -> Tensor:
+    def _attend(self, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         self.calls += 1
         try:
-            out: Tensor = self.attention(*args, **kwargs)
+            out: Tensor = self.attention(query, key, value, *args, **kwargs)
         except ValueError as error:
             raise ValueError(f"{self.name}, on a grid of {self.grid}: {error}") from error
         return out

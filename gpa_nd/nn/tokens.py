@@ -155,6 +155,11 @@ class TokenAttention(nn.Module):
             ValueError: tokens that are not those of the grid.
         """
         of_queries, _, _ = self._divided("query", query, self.grid)
+        if self.key_grid is None and key.shape[2] != query.shape[2]:
+            raise ValueError(
+                f"key: expected {query.shape[2]} tokens as query has, got {key.shape[2]} in {tuple(key.shape)}; tokens "
+                f"of another grid, as in cross-attention, need key_grid or the model's own attention"
+            )
         of_keys, *global_keys = self._divided("key", key, self.grid if self.key_grid is None else self.key_grid)
         return self.gpa.layout(of_queries, of_keys, query.device, global_keys=(global_keys[0], global_keys[1]))
 
@@ -184,7 +189,7 @@ class TokenAttention(nn.Module):
             of = f" and {beside} global ones" if beside else ""
             raise ValueError(
                 f"{name}: expected {prod(grid) + beside}{more} tokens, those of the grid {grid}{of}, got {n} in "
-                f"{tuple(x.shape)}; tokens of another grid need key_grid, or a TokenAttention of their own"
+                f"{tuple(x.shape)}"
             )
         leading, trailing = (rest if tokens == "rest" else tokens for tokens in (self.leading, self.trailing))
         return grid, leading, trailing

@@ -86,9 +86,7 @@ class _Implementation:
     ) -> tuple[Float[Tensor, "b n_q h c_v"], None]:
         for name, meaning in NOT_THERE.items():
             if kwargs.get(name) is not None and kwargs[name] is not False:
-                raise ValueError(
-                    f"{name}: expected None, since GPA has no such thing as {meaning}, got {kwargs[name]!r}"
-                )
+                raise ValueError(f"{name}: expected None, since GPA has no {meaning}, got {kwargs[name]!r}")
         if is_causal is None:
             is_causal = getattr(module, "is_causal", True)  # as transformers has it for its own implementations
         shared = key.shape[1] != query.shape[1]

@@ -267,7 +267,7 @@ def causal_call(**call):
         (
             lambda: TokenAttention(image(), (4, 4))(*tokens(16, 20)),
             ValueError,
-            "key: expected 16 tokens, .* got 20 .* tokens of another grid need key_grid",
+            "key: expected 16 tokens as query has, got 20 .* need key_grid",
         ),
         (lambda: square(16)(dropout_p=0.1), ValueError, "dropout_p: expected 0, .* got 0.1; set the attention dropout"),
         (lambda: square(16)(is_causal=True), ValueError, r"is_causal: expected False on the grid \(4, 4\)"),
