@@ -5,7 +5,18 @@ from pathlib import Path
 
 import pytest
 
-NAMES = ("index.md", "concepts.md", "ragged.md", "diagnostics.md", "relatives.md", "selection.md", "rankings.md")
+NAMES = (
+    "index.md",
+    "concepts.md",
+    "ragged.md",
+    "diagnostics.md",
+    "relatives.md",
+    "selection.md",
+    "rankings.md",
+    "drop_in.md",
+    "diffusers.md",
+    "transformers.md",
+)
 PAGES = [Path(__file__).parents[1] / "docs" / name for name in NAMES]
 
 

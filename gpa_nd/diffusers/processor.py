@@ -38,6 +38,7 @@ class Layer:
 
     Attributes:
         name: of the layer in its model.
+        attention: the :class:`~gpa_nd.nn.TokenAttention` that it attends with, where hooks see queries and keys.
         grid: of its tokens in the last call; None before the first one.
         partitioned: whether that call attended with GPA; False where the grid had too few tokens.
     """
