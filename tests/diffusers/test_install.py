@@ -199,6 +199,7 @@ def test_all_keys_selected_is_the_models_own_attention_and_removing_it_restores_
     assert not torch.allclose(model(**inputs).sample, own[0])
     installed.remove()
     assert [getattr(module, "processor", None) for module in model.modules()] == processors
+    assert not any(module._forward_pre_hooks for module in model.modules())
     assert all(a.equal(b) for a, b in zip(with_gradients(model, inputs), own, strict=True))
 
 

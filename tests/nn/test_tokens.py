@@ -9,6 +9,7 @@ import torch.nn.functional as F
 import gpa_nd
 from gpa_nd import GPA, Partition
 from gpa_nd.always import GridNeighbourhood
+from gpa_nd.diagnostics import captured_mass
 from gpa_nd.nn import AspectGrid, TokenAttention
 from gpa_nd.ops import GridDownsampler
 from gpa_nd.ops.base import IndexUpsampler
@@ -92,7 +93,7 @@ def test_a_call_means_what_it_means_there(backend):
         {"attn_mask": bias},
         {"attn_mask": bias[0, 0].float()},
         {"scale": 0.3, "is_causal": False, "dropout_p": 0.0},
-        {"scale": 2, "attn_mask": mask},
+        {"scale": 2.0, "attn_mask": mask},
     ]
     for call in calls:
         qkv, wanted = tokens(n), dict(call)
@@ -223,6 +224,17 @@ def test_a_compiled_call_is_the_same():
     qkv = tokens(66)
     compiled = torch.compile(attention, backend="aot_eager", fullgraph=True)
     assert_close(with_gradients(compiled, *qkv), with_gradients(attention, *qkv))
+
+
+def test_the_mass_that_is_captured_counts_global_keys():
+    attention = TokenAttention(image(2), (7, 9), leading=1, trailing=5)
+    q, k, _ = (x.detach() for x in tokens(69))
+    layout, on_grid = attention.layout(q, k), attention.on_grid(q)
+    everything, some = (gpa_nd.select_keys(on_grid, k, layout, kappa=kappa) for kappa in (ALL, 2))
+    assert captured_mass(on_grid, k, layout, everything).mean == pytest.approx(1)
+    chosen = (some[:, :, layout.fine_cells.labels, :, None] == layout.key_groups.labels).any(-2)
+    weights = (on_grid @ k.mT / 8**0.5).softmax(-1)
+    assert captured_mass(on_grid, k, layout, some).mean == pytest.approx(float((weights * chosen).sum(-1).mean()))
 
 
 def test_it_has_no_state():
