@@ -4,6 +4,7 @@ from gpa_nd.causal import causal
 from gpa_nd.domains import audio, graph, image, video
 from gpa_nd.engine import attend, gpa_attention, select_keys
 from gpa_nd.engine.coarse import coarse_attention
+from gpa_nd.global_keys import with_global_keys
 from gpa_nd.layout import Layout
 from gpa_nd.nn.gpa import GPA
 from gpa_nd.partition import Partition
@@ -23,4 +24,5 @@ __all__ = [
     "image",
     "select_keys",
     "video",
+    "with_global_keys",
 ]

@@ -20,6 +20,7 @@ from gpa_nd.engine.arguments import (
     check_unselected,
 )
 from gpa_nd.engine.learned import check_selection
+from gpa_nd.global_keys import with_global_keys
 from gpa_nd.layout import Layout
 from gpa_nd.nn.packing import check_jagged, check_total, checked_pack, jagged
 from gpa_nd.nn.structure import Shapes, Structure, check_causal, check_operator, checked_levels
@@ -135,22 +136,32 @@ class GPA(nn.Module):
         """What is attended to beside the selected coarse keys."""
         return self._structure.always
 
-    def layout(self, query_shape: Shape, key_shape: Shape, device: torch.device | str = "cpu") -> Layout:
+    def layout(
+        self,
+        query_shape: Shape,
+        key_shape: Shape,
+        device: torch.device | str = "cpu",
+        *,
+        global_keys: tuple[int, int] = (0, 0),
+    ) -> Layout:
         """The layout for these shapes; the last few are kept.
 
         Args:
             query_shape: sizes of the axes of q between heads and channels.
             key_shape: those of k and v.
             device: where its tensors are to be.
+            global_keys: how many keys stand before and after those of the structure, which every cell attends to, as
+                :func:`~gpa_nd.with_global_keys` has them.
 
         Raises:
             TypeError: a shape that is no tuple.
-            ValueError: a shape that an operator cannot divide; the message names the operator.
+            ValueError: a shape that an operator cannot divide, the message names the operator; or global keys of a
+                causal structure.
         """
         for name, shape in (("query_shape", query_shape), ("key_shape", key_shape)):
             if not isinstance(shape, tuple | list) or not all(hasattr(size, "__index__") for size in shape):
                 raise TypeError(f"{name}: expected a tuple of ints, got {shape!r}")
-        return self._layout((tuple(query_shape),), (tuple(key_shape),), device)
+        return self._layout((tuple(query_shape),), (tuple(key_shape),), device, global_keys)
 
     def packed_layout(
         self,
@@ -179,15 +190,25 @@ class GPA(nn.Module):
         """
         return self._layout(*checked_pack(query_shapes, key_shapes), device)
 
-    def _layout(self, query_shapes: Shapes, key_shapes: Shapes, device: torch.device | str) -> Layout:
-        return getattr(self._kept, self._keep(query_shapes, key_shapes, device))  # type: ignore[no-any-return]
+    def _layout(
+        self,
+        query_shapes: Shapes,
+        key_shapes: Shapes,
+        device: torch.device | str,
+        global_keys: tuple[int, int] = (0, 0),
+    ) -> Layout:
+        return getattr(self._kept, self._keep(query_shapes, key_shapes, device, global_keys))  # type: ignore[no-any-return]
 
-    def _keep(self, query_shapes: Shapes, key_shapes: Shapes, device: torch.device | str) -> str:
+    def _keep(
+        self, query_shapes: Shapes, key_shapes: Shapes, device: torch.device | str, global_keys: tuple[int, int]
+    ) -> str:
         """Make the layout, unless it is there, and tell its name; forget the one that was not asked for the longest."""
         with lasting():
             device = torch.empty(0, device=device).device  # "cuda" is "cuda:0"
-            name = f"{query_shapes} {key_shapes} {device}"
-            layout = vars(self._kept).pop(name, None) or self._structure.layout(query_shapes, key_shapes).to(device)
+            name = f"{query_shapes} {key_shapes} {global_keys} {device}"
+            layout = vars(self._kept).pop(name, None)
+            if layout is None:
+                layout = with_global_keys(self._structure.layout(query_shapes, key_shapes), *global_keys).to(device)
             setattr(self._kept, name, layout)
         if len(names := list(vars(self._kept))) > LAYOUTS_KEPT:
             delattr(self._kept, names[0])
@@ -313,6 +334,8 @@ class GPA(nn.Module):
         layout: Layout,
         key_mask: Tensor | None,
         key_bias: Tensor | None,
+        scale: float | None = None,
+        enable_gqa: bool = False,
     ) -> Tensor:
         return gpa_attention(
             q,
@@ -324,11 +347,11 @@ class GPA(nn.Module):
             key_bias=key_bias,
             selection=self.selection,
             unselected=self.unselected,
-            scale=self.scale,
+            scale=self.scale if scale is None else scale,
             affinity=self.affinity,
             ranking=self.ranking,
             mass=self.mass,
-            enable_gqa=self.enable_gqa,
+            enable_gqa=self.enable_gqa or enable_gqa,
             backend=self.backend,
         )
 

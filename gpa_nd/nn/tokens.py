@@ -1,0 +1,226 @@
+"""TokenAttention: GPA where scaled_dot_product_attention is called, on sequences of tokens that lie on a grid."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import prod
+from operator import index
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Shaped
+from torch import Tensor, nn
+
+from gpa_nd.checks import check_int, check_tensor
+from gpa_nd.engine.arguments import check_choices, check_structured
+from gpa_nd.engine.precision import own_precision
+from gpa_nd.layout import Layout
+from gpa_nd.nn.attention_mask import mask_and_bias_of, row_of_mask
+from gpa_nd.nn.gpa import GPA
+
+Grid = tuple[int, ...]
+Tokens = int | Literal["rest"]
+
+
+class TokenAttention(nn.Module):
+    """Stands where a model calls :func:`torch.nn.functional.scaled_dot_product_attention`, and is called like it.
+
+    Tokens come as a sequence (B, H, n, c): some global ones (class token, registers, text), and those of a grid,
+    row-major. Global tokens see everything and are seen by all, exactly; a token of the grid attends to them and to
+    what its cell selects, in one softmax. Where κ takes in all groups, the result is that of the function it replaces.
+
+    Args:
+        gpa: the geometry, κ and everything else. A ``scale`` or ``enable_gqa`` of the call goes before its own.
+        grid: shape of the grid that tokens lie on; or a function that tells it for the number of tokens on it, such as
+            :class:`AspectGrid`.
+        key_grid: that of the keys, where it is another one.
+        leading: how many global tokens come first, among queries and among keys; ``"rest"`` for all that the grid does
+            not hold.
+        trailing: how many come last, likewise.
+
+    Raises:
+        TypeError: an argument of another type.
+        ValueError: a negative number, ``"rest"`` on both sides or beside a function, an affinity other than ``"dot"``,
+            or global tokens with a causal GPA, in which they would need positions.
+
+    Example:
+        >>> import torch
+        >>> import gpa_nd
+        >>> from gpa_nd.nn import TokenAttention
+        >>> attention = TokenAttention(gpa_nd.image(downsample=2, cells=4, kappa=4), grid=(16, 12), leading=1)
+        >>> query, key, value = torch.randn(3, 2, 4, 1 + 16 * 12, 32)     # a class token, and an image
+        >>> attention(query, key, value).shape
+        torch.Size([2, 4, 193, 32])
+    """
+
+    def __init__(
+        self,
+        gpa: GPA,
+        grid: Grid | Callable[[int], Grid],
+        *,
+        key_grid: Grid | Callable[[int], Grid] | None = None,
+        leading: Tokens = 0,
+        trailing: Tokens = 0,
+    ) -> None:
+        super().__init__()
+        if not isinstance(gpa, GPA):
+            raise TypeError(f"gpa: expected a GPA, got {type(gpa).__name__}")
+        if gpa.affinity != "dot":
+            raise ValueError(f"gpa: expected affinity='dot', as the replaced function has it, got {gpa.affinity!r}")
+        for name, each in (("grid", grid), ("key_grid", key_grid)):
+            if not (callable(each) or _is_grid(each) or (each is None and name == "key_grid")):
+                raise TypeError(f"{name}: expected a tuple of ints or a function of the number of tokens, got {each!r}")
+        for name, tokens in (("leading", leading), ("trailing", trailing)):
+            if tokens != "rest":
+                check_int(name, tokens, at_least=0)
+        if "rest" in (leading, trailing) and (leading == trailing or callable(grid) or callable(key_grid)):
+            raise ValueError(
+                f"leading, trailing: expected 'rest' for one of them, and grids that are tuples, got {leading!r} and "
+                f"{trailing!r} with grid={grid!r} and key_grid={key_grid!r}"
+            )
+        if _is_causal(gpa) and (leading or trailing):
+            raise ValueError(
+                f"leading, trailing: expected 0 with a causal GPA, in which global tokens have no position, got "
+                f"{leading!r} and {trailing!r}"
+            )
+        self.gpa, self.grid, self.key_grid = gpa, grid, key_grid
+        self.leading, self.trailing = leading, trailing
+
+    def forward(
+        self,
+        query: Float[Tensor, "b h n_q c"],
+        key: Float[Tensor, "b h_k n_k c"],
+        value: Float[Tensor, "b h_k n_k c_v"],
+        attn_mask: Shaped[Tensor, "*mask"] | None = None,
+        dropout_p: float = 0.0,
+        is_causal: bool = False,
+        scale: float | None = None,
+        enable_gqa: bool = False,
+    ) -> Float[Tensor, "b h n_q c_v"]:
+        """Attend as the function does, with its arguments in its order.
+
+        Under autocast they are cast to its dtype, as it casts them.
+
+        Args:
+            query: (B, H, n_q, c).
+            key: (B, H_k, n_k, c).
+            value: (B, H_k, n_k, c_v).
+            attn_mask: what is masked or added for keys, the same for all queries: a boolean or floating point tensor
+                that is broadcast to (B, H, n_q, n_k), with 1 in place of n_q or expanded along it.
+            dropout_p: 0; GPA drops out no weights.
+            is_causal: whether a query sees nothing after it, for a grid of one axis; it has to be what the GPA was made
+                with. On more axes the GPA alone says what is causal.
+            scale: factor of the affinity; the GPA's own by default, which is 1/√c if not given.
+            enable_gqa: key and value may have fewer heads.
+
+        Raises:
+            TypeError: not tensors of one floating point dtype, or a mask of another type.
+            ValueError: something that GPA cannot do, or tokens that are not those of the grid.
+        """
+        for name, x in (("query", query), ("key", key), ("value", value)):
+            check_tensor(name, x)
+        if dropout_p:
+            raise ValueError(
+                f"dropout_p: expected 0, since GPA drops out no weights, got {dropout_p}; set the attention dropout of "
+                f"the model to 0"
+            )
+        query, key, value = _as_in_autocast(query, key, value)
+        enable_gqa = self.gpa.enable_gqa or enable_gqa
+        check_structured({"q": query, "k": key, "v": value}, enable_gqa)
+        check_choices(scale, self.gpa.affinity, self.gpa.backend)
+        scale = self.gpa.scale if scale is None else scale
+        row = None if attn_mask is None else row_of_mask(attn_mask, query, key)
+        key_mask, key_bias = (None, None) if row is None else mask_and_bias_of(row, key)
+        grid, leading, trailing = self._divided("query", query, self.grid)
+        self._check_causal(is_causal, grid)
+        end, layout = query.shape[2] - trailing, self.layout(query, key)
+        on_grid = query[:, :, leading:end]
+        out = self.gpa._attend(on_grid, key, value, layout, key_mask, key_bias, scale, enable_gqa)
+        if out.shape[2] == query.shape[2]:
+            return out
+        everywhere = torch.cat([query[:, :, :leading], query[:, :, end:]], dim=2)
+        with own_precision(query):
+            seen = F.scaled_dot_product_attention(everywhere, key, value, row, scale=scale, enable_gqa=enable_gqa)
+        return torch.cat([seen[:, :, :leading], out, seen[:, :, leading:]], dim=2)
+
+    def layout(self, query: Float[Tensor, "b h n_q c"], key: Float[Tensor, "b h_k n_k c"]) -> Layout:
+        """The layout by which these tokens attend: its queries are those :meth:`on_grid`, its keys are all.
+
+        Args:
+            query: (B, H, n_q, c).
+            key: (B, H_k, n_k, c).
+
+        Raises:
+            ValueError: tokens that are not those of the grid.
+        """
+        of_queries, _, _ = self._divided("query", query, self.grid)
+        if self.key_grid is None and key.shape[2] != query.shape[2]:
+            raise ValueError(
+                f"key: expected {query.shape[2]} tokens as query has, got {key.shape[2]} in {tuple(key.shape)}; tokens "
+                f"of another grid, as in cross-attention, need key_grid or the model's own attention"
+            )
+        of_keys, *global_keys = self._divided("key", key, self.grid if self.key_grid is None else self.key_grid)
+        return self.gpa.layout(of_queries, of_keys, query.device, global_keys=(global_keys[0], global_keys[1]))
+
+    def on_grid(self, query: Float[Tensor, "b h n_q c"]) -> Float[Tensor, "b h n c"]:
+        """The queries without the global ones.
+
+        Args:
+            query: (B, H, n_q, c).
+
+        Raises:
+            ValueError: tokens that are not those of the grid.
+        """
+        _, leading, trailing = self._divided("query", query, self.grid)
+        return query[:, :, leading : query.shape[2] - trailing]
+
+    def _divided(self, name: str, x: Tensor, grid: Grid | Callable[[int], Grid]) -> tuple[Grid, int, int]:
+        """The grid, and how many tokens stand before and after those on it."""
+        n, numbers = index(x.shape[2]), [tokens for tokens in (self.leading, self.trailing) if tokens != "rest"]
+        beside = sum(numbers)
+        if callable(grid):
+            grid = grid(max(0, n - beside))
+            if not _is_grid(grid):
+                raise TypeError(f"grid: expected a function that returns a tuple of ints, got {grid!r} from it")
+        rest = n - prod(grid) - beside
+        if rest < 0 or (rest and len(numbers) == 2):
+            more = " or more" if len(numbers) < 2 else ""
+            of = f" and {beside} global ones" if beside else ""
+            raise ValueError(
+                f"{name}: expected {prod(grid) + beside}{more} tokens, those of the grid {grid}{of}, got {n} in "
+                f"{tuple(x.shape)}"
+            )
+        leading, trailing = (rest if tokens == "rest" else tokens for tokens in (self.leading, self.trailing))
+        return grid, leading, trailing
+
+    def _check_causal(self, is_causal: bool, grid: Grid) -> None:
+        """The call and the GPA agree, as far as a call can tell."""
+        if is_causal and len(grid) > 1:
+            raise ValueError(
+                f"is_causal: expected False on the grid {grid}, whose GPA says along which axes it is causal, got True"
+            )
+        if len(grid) == 1 and is_causal != _is_causal(self.gpa):
+            raise ValueError(f"is_causal: expected {not is_causal} as the GPA was made, got {is_causal}")
+
+    def extra_repr(self) -> str:
+        """What the module was made with."""
+        more = "" if self.key_grid is None else f", key_grid={self.key_grid}"
+        return f"grid={self.grid}{more}, leading={self.leading!r}, trailing={self.trailing!r}"
+
+
+def _is_grid(grid: object) -> bool:
+    return isinstance(grid, tuple) and all(isinstance(size, int) and not isinstance(size, bool) for size in grid)
+
+
+def _is_causal(gpa: GPA) -> bool:
+    return any(gpa.causal) if isinstance(gpa.causal, tuple) else gpa.causal
+
+
+def _as_in_autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """Under autocast in its dtype, but for float64, as PyTorch casts what it attends with."""
+    kind = tensors[0].device.type
+    if not torch.amp.is_autocast_available(kind) or not torch.is_autocast_enabled(kind):
+        return tensors
+    dtype = torch.get_autocast_dtype(kind)
+    return tuple(x.to(dtype) if x.is_floating_point() and x.dtype != torch.float64 else x for x in tensors)
