@@ -54,9 +54,9 @@ class Blocks:
         names = wanted[:-1].nonzero()[:, 0]
         names = names[owner[names % count] != peers.rank]
         names = names[owner[names % count].argsort(stable=True)]  # process after process
-        asking = owner[names % count].bincount(minlength=peers.size)
-        telling = peers.exchange(asking, [1] * peers.size, [1] * peers.size).tolist()
-        asking = asking.tolist()
+        wants = owner[names % count].bincount(minlength=peers.size)
+        wanted_here = peers.exchange(wants, [1] * peers.size, [1] * peers.size)
+        asking, telling = torch.stack([wants, wanted_here]).tolist()
         asked = peers.exchange(names, asking, telling)
         lists = held.members.lists(slot[asked % count])
         rows = lists.order + (asked // count * held.rows).repeat_interleave(lists.sizes)

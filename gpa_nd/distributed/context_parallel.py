@@ -29,7 +29,8 @@ from gpa_nd.layout import Layout
 from gpa_nd.nn.gpa import GPA, LAYOUTS_KEPT
 from gpa_nd.ops.base import Shape
 
-Name, Kept = TypeVar("Name"), TypeVar("Kept")
+Name = TypeVar("Name")
+Kept = TypeVar("Kept")
 
 
 class ContextParallel(nn.Module):

@@ -60,7 +60,7 @@ class Fetch(torch.autograd.Function):
         return tuple(trip.there(x) for x in own)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         """Back to who sent them."""
         needed = ctx.needs_input_grad[1:]

@@ -37,7 +37,7 @@ class Peers:
             if group.ndim != 1:
                 raise ValueError(f"group: expected a mesh with one dimension, such as mesh['cp'], got {group}")
             group = group.get_group()
-        if group is dist.GroupMember.NON_GROUP_MEMBER:
+        if group is dist.GroupMember.NON_GROUP_MEMBER:  # type: ignore[comparison-overlap]  # what new_group returns
             raise ValueError("group: expected one that this process is in, got one that it is not in")
         if group is not None and not isinstance(group, dist.ProcessGroup):
             raise TypeError(f"group: expected a ProcessGroup, a DeviceMesh or None, got {type(group).__name__}")

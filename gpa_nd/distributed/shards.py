@@ -12,10 +12,10 @@ from torch import Tensor
 
 from gpa_nd.layout import Layout
 
-Rows = tuple[Int[Tensor, " rows"], ...]
+Rows = tuple[Int[Tensor, " _rows"], ...]
 """For every process, the places along the first axis that it holds, ascending."""
 
-Pairs = tuple[Int[Tensor, " pairs"], Int[Tensor, " pairs"]]
+Pairs = tuple[Int[Tensor, " _pairs"], Int[Tensor, " _pairs"]]
 """Rows, and a label in each."""
 
 
