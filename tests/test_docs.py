@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-NAMES = ("index.md", "concepts.md", "ragged.md", "diagnostics.md", "relatives.md", "selection.md", "rankings.md")
-PAGES = [Path(__file__).parents[1] / "docs" / name for name in NAMES]
+NAMES = ("index", "concepts", "ragged", "diagnostics", "relatives", "selection", "rankings", "distributed")
+PAGES = [Path(__file__).parents[1] / "docs" / f"{name}.md" for name in NAMES]
 
 
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors:UserWarning")

@@ -11,7 +11,6 @@ from gpa_nd.distributed.blocks import Blocks, by_head, repeated
 from gpa_nd.distributed.peers import Peers
 from gpa_nd.distributed.share import Share
 from gpa_nd.engine import Affinity, Backend
-from gpa_nd.engine.bias import hide
 from gpa_nd.layout import Layout, _singles
 
 
@@ -52,8 +51,7 @@ def attend(
         on = by_head(always.expand(*q.shape[:2], -1, -1), k.shape[1], count)
         wanted = torch.cat([named[..., : -on.shape[-1]], on], dim=-1)
     blocks = Blocks.of(wanted, key_heads, share, share.keys, peers)
-    own = [hide(k, bias), hide(v, bias), *([] if bias is None else [bias[..., None]])]
-    k_rows, v_rows, *added = blocks.rows(*own)
+    k_rows, v_rows, *added = blocks.rows(k, v, *([] if bias is None else [bias[..., None]]))
     cells = repeated(share.cells, heads, q.shape[2])
     layout = Layout(
         query_groups=cells,

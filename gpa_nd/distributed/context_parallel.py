@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
+from torch._compile import _disable_dynamo
 from torch.distributed.device_mesh import DeviceMesh
 
 from gpa_nd.distributed.agreement import agree
@@ -28,6 +29,7 @@ from gpa_nd.engine.phase1 import Rule
 from gpa_nd.layout import Layout
 from gpa_nd.nn.gpa import GPA, LAYOUTS_KEPT
 from gpa_nd.ops.base import Shape
+from gpa_nd.partition import lasting
 
 Name = TypeVar("Name")
 Kept = TypeVar("Kept")
@@ -99,7 +101,8 @@ class ContextParallel(nn.Module):
         """
         shapes = tuple(query_shape), tuple(query_shape if key_shape is None else key_shape)
         if shapes not in self._shards:
-            _keep(self._shards, shapes, Shards.of(self._layout(*shapes), *shapes, self.peers.size))
+            with lasting():
+                _keep(self._shards, shapes, Shards.of(self._layout(*shapes), *shapes, self.peers.size))
         return self._shards[shapes]
 
     def shard(self, x: Shaped[Tensor, " ..."], axis: int = 2, rows: Rows | None = None) -> Shaped[Tensor, " ..."]:
@@ -144,6 +147,7 @@ class ContextParallel(nn.Module):
             found[places.to(x.device)] = part[: len(places)]
         return found.movedim(0, axis)
 
+    @_disable_dynamo  # how processes wait for one another cannot be traced; the public decorator imports the compiler
     def forward(
         self,
         q: Float[Tensor, "b h *query c"],
@@ -181,6 +185,7 @@ class ContextParallel(nn.Module):
         q, k, v = (x.flatten(2, -2) for x in (q, k, v))
         bias = key_bias_of(mask if mask is None else mask.flatten(1), added if added is None else added.flatten(2), k)
         if not prod((*q.shape[:2], *told.query_shape, *told.key_shape)):  # but a part of the graph of gradients
+            self.traffic = Traffic(0, 0, 0)
             nothing = sum(x[..., :0].sum().to(q.dtype) for x in (q, k, v, bias) if x is not None)
             return torch.unflatten(q.new_zeros(*q.shape[:3], v.shape[-1]) + nothing, 2, own_shape)
         share = self._share(told.query_shape, told.key_shape, q.device)
@@ -203,8 +208,10 @@ class ContextParallel(nn.Module):
     def _share(self, query_shape: tuple[int, ...], key_shape: tuple[int, ...], device: torch.device) -> Share:
         name = query_shape, key_shape, device
         if name not in self._shares:
-            layout, shards = self._layout(query_shape, key_shape), self.shards(query_shape, key_shape)
-            _keep(self._shares, name, Share.of(layout, shards, query_shape, key_shape, self.peers.rank, device))
+            shards = self.shards(query_shape, key_shape)
+            with lasting():
+                layout = self._layout(query_shape, key_shape)
+                _keep(self._shares, name, Share.of(layout, shards, query_shape, key_shape, self.peers.rank, device))
         return self._shares[name]
 
 

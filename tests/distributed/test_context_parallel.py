@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 import torch.distributed as dist
 
 import gpa_nd
+from examples import context_parallel
 from gpa_nd.distributed import ContextParallel
 from gpa_nd.selection import SoftTopK
 from tests.distributed.processes import CASES, CLAIMS
@@ -50,6 +52,7 @@ def alone():
     dist.destroy_process_group()
 
 
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors:UserWarning")
 def test_bad_input_is_named(alone):
     gpa = gpa_nd.audio(downsample=4, cells=4, kappa=2)
     with pytest.raises(TypeError, match="gpa: expected a GPA, got Linear"):
@@ -82,6 +85,53 @@ def test_bad_input_second_derivatives_are_refused(alone):
     (gradient,) = torch.autograd.grad(attention(x, x, x).sum(), x, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         gradient.sum().backward()
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")  # the compiler's
+def test_compiled_programs_break_their_graph_there(alone):
+    attention = ContextParallel(gpa_nd.audio(downsample=4, cells=4, kappa=2))
+    x = torch.randn(1, 1, 40, 4, requires_grad=True)
+
+    def layer(x):
+        return attention(2 * x, x, x) + 1
+
+    out = torch.compile(layer, backend="eager")(x)
+    assert out.equal(layer(x))
+    assert out.requires_grad
+
+
+def test_the_example_learns(monkeypatch, capsys):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    for name, value in {"RANK": 0, "WORLD_SIZE": 1, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}.items():
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setattr(sys, "argv", ["context_parallel", "--length", "2048", "--steps", "5"])
+    context_parallel.main()
+    *steps, last = capsys.readouterr().out.splitlines()
+    losses = [float(line.split()[-1]) for line in steps]
+    assert losses == sorted(losses, reverse=True)
+    assert len(losses) == 5
+    assert last == "came to this process: 0% of all keys and values"
+
+
+def test_what_inference_made_serves_training(alone):
+    attention = ContextParallel(gpa_nd.audio(downsample=4, cells=4, kappa=2, causal=True))
+    x = torch.randn(1, 2, 40, 4)
+    with torch.inference_mode():
+        out = attention(x, x, x)
+    x.requires_grad_()
+    again = attention(x, x, x)
+    again.sum().backward()
+    assert again.equal(out)
+    assert x.grad.isfinite().all()
+
+
+@pytest.mark.filterwarnings("ignore:.*encountered:RuntimeWarning")  # numpy, under the interpreter
+def test_the_fused_backend_takes_blocks_of_all_heads(alone):
+    gpa = gpa_nd.audio(downsample=4, cells=2, kappa=1, enable_gqa=True, backend="triton")
+    q, k, v = torch.randn(1, 2, 11, 4), torch.randn(1, 1, 11, 4), torch.randn(1, 1, 11, 4)
+    torch.testing.assert_close(ContextParallel(gpa)(q, k, v), gpa(q, k, v), rtol=1e-5, atol=1e-5)
 
 
 def test_without_a_group_the_error_says_what_to_call():
