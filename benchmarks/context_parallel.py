@@ -65,21 +65,18 @@ def items(quick: bool) -> list[Item]:
     """A long sequence over more and more processes, other structures over four, and features of real things."""
     if quick:
         return [
-            Item(Geometry((256,), (4,), (16,), 2), 2),
-            Item(Geometry((16, 16), (4, 4), (4, 4), 2), 2, "photographs", True),
+            Item(geometries.audio(256, 4, 16, 2), 2),
+            Item(geometries.image(16, 4, 4, 2), 2, "photographs", quick=True),
         ]
     long = geometries.audio(2**17, cells=512, kappa=8)
-    found = [Item(long, processes) for processes in (2, 4, 8)]
-    found.append(Item(geometries.image(256, cells=16, kappa=8), 4))
-    found.append(Item(geometries.video((32, 64, 64), (2, 4, 4), (8, 8, 8), 8), 4))
-    for kind, shape, down in (
-        ("photographs", (128, 128), (4, 4)),
-        ("video", (8, 32, 32), (2, 4, 4)),
-        ("audio", (4096,), (8,)),
-    ):
-        cells = tuple(-(-n // (2 * d)) for n, d in zip(shape, down, strict=True))
-        found.append(Item(Geometry(shape, down, cells, 8), 4, kind))
-    return found
+    return [
+        *(Item(long, processes) for processes in (2, 4, 8)),
+        Item(geometries.image(256, cells=16, kappa=8), 4),
+        Item(geometries.video((32, 64, 64), (2, 4, 4), (8, 8, 8), 8), 4),
+        Item(geometries.image(128, cells=16, kappa=8), 4, "photographs"),
+        Item(geometries.video((8, 32, 32), (2, 4, 4), (4, 4, 4), 8), 4, "video"),
+        Item(geometries.audio(4096, 8, 256, 8), 4, "audio"),
+    ]
 
 
 def main() -> None:
