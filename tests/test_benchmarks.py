@@ -94,6 +94,14 @@ def test_ragged_times_one_call_against_a_loop(tmp_path):
 
 
 @NEEDS_LINUX
+def test_context_parallel_counts_what_travels(tmp_path):
+    for row in quick("context_parallel", tmp_path, ["context_parallel"])["context_parallel"]:
+        assert 0 < row["coarse"] < row["blocks"] < row["everything"]
+        assert row["apart"] < 1e-4
+        assert all(row[name] > 0 for name in ("forward", "both", "forward of one", "both of one"))
+
+
+@NEEDS_LINUX
 def test_graph_measures_every_stage(tmp_path):
     (found,) = quick("graph", tmp_path, ["graph"])["graph"]
     assert {"groups", "cells", "layout", "forward, the first time", "backward, the first time"} <= set(found["stages"])

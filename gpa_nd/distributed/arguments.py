@@ -1,0 +1,87 @@
+"""What a call asks of its arguments in all processes: rows of one structure, and the same in every other respect."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gpa_nd.distributed.agreement import agree, check_same
+from gpa_nd.distributed.peers import Peers
+from gpa_nd.engine.arguments import DTYPES, check_key_bias, check_structured
+from gpa_nd.engine.choice import choose
+from gpa_nd.nn.gpa import GPA
+
+MOST_AXES = 16  # of a grid
+SHAPE = MOST_AXES + 4  # the number of axes; batch, heads, the grid, channels; zeros
+FACTS = {"settings": 1, "dtype": 1, "key_mask": 1, "key_bias": 1, "gradients": 4, "q": SHAPE, "k": SHAPE, "v": SHAPE}
+
+
+@dataclass(frozen=True)
+class Agreed:
+    """What all processes brought together.
+
+    Attributes:
+        query_shape: the shape of all queries.
+        key_shape: that of all keys.
+        rows: how many places along the first axis each process has, of q and of k.
+    """
+
+    query_shape: tuple[int, ...]
+    key_shape: tuple[int, ...]
+    rows: dict[str, list[int]]
+
+
+def agreed(
+    gpa: GPA, peers: Peers, q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor | None, key_bias: Tensor | None
+) -> Agreed:
+    """Check the arguments of :class:`.ContextParallel`, which all processes do together.
+
+    Raises:
+        TypeError: wrong types in this process.
+        ValueError: wrong shapes in this process, wrong arguments in another one, or arguments that differ in more than
+            how many rows there are.
+    """
+    told = agree(peers, lambda: _facts(gpa, {"q": q, "k": k, "v": v}, key_mask, key_bias), FACTS)
+    check_same("gpa: its settings", [f"settings {x[0]:08x}" for x in told["settings"]])
+    check_same("q: its dtype", [DTYPES[x[0]] for x in told["dtype"]])
+    for name in ("key_mask", "key_bias"):
+        check_same(name, ["a tensor" if x[0] else None for x in told[name]])
+    names = ("q", "k", "v", "key_bias")
+    needed = [[name for name, one in zip(names, x, strict=True) if one] for x in told["gradients"]]
+    check_same("requires_grad", [", ".join(x) or "none of them" for x in needed])
+    rows, shapes = {}, {}
+    for name in ("q", "k", "v"):
+        local = [tuple(x[1 : 1 + x[0]]) for x in told[name]]
+        beside = [(*shape[:2], "rows", *shape[3:]) for shape in local]
+        check_same(f"{name}: its shape", [f"({', '.join(map(str, shape))})" for shape in beside])
+        rows[name] = [shape[2] for shape in local]
+        shapes[name] = (sum(rows[name]), *local[0][3:-1])
+    return Agreed(shapes["q"], shapes["k"], rows)
+
+
+def _facts(
+    gpa: GPA, tensors: dict[str, Tensor], key_mask: Tensor | None, key_bias: Tensor | None
+) -> dict[str, list[int]]:
+    for name, x in tensors.items():
+        if isinstance(x, Tensor) and x.is_nested:
+            raise ValueError(f"{name}: expected a tensor of one shape, got a nested one")
+    check_structured(tensors, gpa.enable_gqa)
+    check_key_bias(key_mask, key_bias, tensors["k"])
+    choose(gpa.backend, tuple(tensors.values()), gpa.affinity, gpa.ranking)
+    for name, x in tensors.items():
+        if x.ndim > MOST_AXES + 3:
+            raise ValueError(f"{name}: expected at most {MOST_AXES} axes of a grid, got {x.ndim - 3}")
+    settings = (gpa.kappa, gpa.causal, gpa.scale, gpa.affinity, gpa.ranking, gpa.mass, gpa.enable_gqa, gpa.backend)
+    shapes = {name: [x.ndim, *x.shape] for name, x in tensors.items()}
+    with_bias = [*tensors.values(), key_bias]
+    return {
+        "settings": [zlib.crc32(repr(settings).encode())],
+        "dtype": [DTYPES.index(tensors["q"].dtype)],
+        "key_mask": [key_mask is not None],
+        "key_bias": [key_bias is not None],
+        "gradients": [torch.is_grad_enabled() and x is not None and x.requires_grad for x in with_bias],
+        **{name: shape + [0] * (SHAPE - len(shape)) for name, shape in shapes.items()},
+    }

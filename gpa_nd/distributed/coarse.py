@@ -1,0 +1,67 @@
+"""What Phase 1 compares: coarse keys of all processes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gpa_nd.distributed.peers import Peers
+from gpa_nd.distributed.together import Together
+from gpa_nd.engine.bias import CoarseBias
+from gpa_nd.engine.phase1 import KeyGroups
+from gpa_nd.engine.rankings import Ranking, Spread, as_long_as_keys
+
+
+@dataclass(frozen=True, eq=False)
+class CoarseKeys:
+    """Coarse keys of all processes.
+
+    Attributes:
+        means: (B, H_k, n_k', c) of visible keys.
+        compared: these as the ranking takes them, which may make them longer.
+        added: (B, H_k, n_k') what is added to their affinities; None for nothing.
+        spread: how much the keys of a group differ, for ``ranking="moments"``.
+    """
+
+    means: Float[Tensor, "b h_k n_k_low c"]
+    compared: Float[Tensor, "b h_k n_k_low c"]
+    added: Float[Tensor, "b h_k n_k_low"] | None
+    spread: Spread | None
+
+    @classmethod
+    def of(
+        cls,
+        groups: KeyGroups,
+        means: Float[Tensor, "b h_k own c"],
+        ranking: Ranking,
+        affinity: str,
+        together: Together,
+        peers: Peers,
+    ) -> CoarseKeys:
+        """From one's own groups and their means, what the ranking needs of all."""
+        beside: dict[str, Tensor] = {}
+        if ranking == "moments":
+            beside["deviation"], beside["log_size"] = groups.spread(means).tensors()
+        longer = ranking == "rms" or (ranking == "rerank" and affinity == "dot")
+        if longer:
+            beside["squares"] = groups.squares()
+        if groups.coarse is not None:
+            beside["added"] = groups.coarse.added
+        means = together.gather(means, peers)
+        if beside:
+            stacked = torch.stack(tuple(beside.values()), dim=-1)
+            beside = dict(zip(beside, together.gather(stacked, peers).unbind(-1), strict=True))
+        return cls(
+            means,
+            as_long_as_keys(means, beside["squares"]) if longer else means,
+            beside.get("added"),
+            Spread(beside["deviation"], beside["log_size"]) if ranking == "moments" else None,
+        )
+
+    @property
+    def bias(self) -> CoarseBias | None:
+        """What is added to affinities of keys that are pooled already."""
+        return None if self.added is None else CoarseBias(self.added, torch.ones_like(self.added))

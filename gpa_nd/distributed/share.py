@@ -1,0 +1,229 @@
+"""What one process keeps of a layout: its own elements, and of all others what is known of coarse elements."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from gpa_nd.distributed.rankers import Rankers
+from gpa_nd.distributed.shards import Rows, Shards, elements_of
+from gpa_nd.distributed.together import Together
+from gpa_nd.layout import Layout
+from gpa_nd.partition import Partition
+
+
+@dataclass(frozen=True, eq=False)
+class Holdings:
+    """The rows under each coarse key, of which every process holds those of its own coarse keys.
+
+    Attributes:
+        members: one's own rows under each of one's own coarse keys.
+        groups: the same, but for rows that are under none: every row is in one.
+        rows: how many rows one holds.
+        sizes: (n_k',) how many there are under every coarse key, of all processes.
+        largest: the most under any.
+    """
+
+    members: Partition
+    groups: Partition
+    rows: int
+    sizes: Int[Tensor, " n_k_low"]
+    largest: int
+
+
+@dataclass(frozen=True, eq=False)
+class Look:
+    """How one's own cells rank coarse keys.
+
+    Attributes:
+        rankers: the rows that rank.
+        layout: one's own cells over these rows, and all coarse keys.
+    """
+
+    rankers: Rankers
+    layout: Layout
+
+
+@dataclass(frozen=True, eq=False)
+class Above:
+    """Where more than two levels select, those above the first; every process computes them all.
+
+    Attributes:
+        layout: the next level, of all coarse queries and coarse keys.
+        queries: how coarse queries come together.
+        parents: the cell there that chooses for each of one's own.
+        children: the coarse keys under each of its own coarse keys.
+    """
+
+    layout: Layout
+    queries: Together
+    parents: Int[Tensor, " m_own"]
+    children: Int[Tensor, "n_k_above most"]
+
+
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """Parts of groups, for ``ranking="rerank"``.
+
+    Attributes:
+        of_queries: one's own queries in parts.
+        of_keys: one's own keys in parts.
+        keys: the parts under every coarse key.
+        uneven: whether parts differ in size, of all processes.
+        pooled: whether any of them is more than one key.
+        look: how parts of queries rank.
+        at_first: whether they do so at the first look, too.
+    """
+
+    of_queries: Partition
+    of_keys: Partition
+    keys: Holdings
+    uneven: bool
+    pooled: bool
+    look: Look
+    at_first: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Share:
+    """What a process keeps of a layout.
+
+    Its own elements, groups and cells have numbers of their own, in the order that they have in the layout.
+
+    Attributes:
+        query_groups: one's own queries in groups.
+        cells: one's own queries in cells.
+        key_groups: one's own keys in groups.
+        keys: the keys under every coarse key.
+        coarse_keys: how coarse keys come together.
+        own: (n_own,) which coarse keys are one's own.
+        look: how coarse queries rank.
+        most_visible: the most coarse keys that any cell of any process may select from.
+        positions: where one's own queries and keys stand; None if no axis is causal.
+        above: the levels above; None if there are none.
+        parts: parts of groups; None without.
+    """
+
+    query_groups: Partition
+    cells: Partition
+    key_groups: Partition
+    keys: Holdings
+    coarse_keys: Together
+    own: Int[Tensor, " n_own"]
+    look: Look
+    most_visible: int
+    positions: tuple[Tensor, Tensor] | None
+    above: Above | None
+    parts: Parts | None
+
+    @property
+    def levels(self) -> int:
+        """How many times keys are selected."""
+        return 1 if self.above is None else 1 + self.above.layout.levels
+
+    @classmethod
+    def of(
+        cls,
+        layout: Layout,
+        shards: Shards,
+        query_shape: Sequence[int],
+        key_shape: Sequence[int],
+        rank: int,
+        device: torch.device,
+    ) -> Share:
+        """The share of one process, from the layout of all, which is on the CPU and not needed any more afterwards."""
+        processes = len(shards.queries)
+        of_query, of_key = _owners(shards.queries, query_shape), _owners(shards.keys, key_shape)
+        queries, keys = (elements_of(x[rank], s) for x, s in ((shards.queries, query_shape), (shards.keys, key_shape)))
+        cells, of_group = _first(layout.fine_cells, of_query), _first(layout.key_groups, of_key)
+        mine = (cells == rank).nonzero()[:, 0]
+        of_coarse_query = _first(layout.query_groups, of_query)
+        above = parts = None
+        if layout.coarser is not None and layout.parents is not None and layout.children is not None:
+            together = Together.of(of_coarse_query, processes, device)
+            moved = (layout.parents[mine].to(device), layout.children.to(device))
+            above = Above(layout.coarser.to(device), together, *moved)
+
+        def look(rankers: Partition, owner: Tensor) -> Look:
+            made = Rankers.of(rankers, cells, owner, rank, processes, device)
+            return Look(made, _over(made.cells, layout, mine).to(device))
+
+        if layout.second_look is not None and layout.query_parts is not None and layout.key_parts is not None:
+            rows = (_first(layout.key_parts, of_key) == rank).nonzero()[:, 0]
+            parts = Parts(
+                _own(layout.query_parts, queries).to(device),
+                _own(layout.key_parts, keys).to(device),
+                _held(layout.second_look.key_groups, layout.second_look.key_groups, rows, of_group == rank, device),
+                not layout.key_parts.uniform,
+                layout.key_parts.largest > 1,
+                look(layout.second_look.rankers, _first(layout.query_parts, of_query)),
+                layout.by_parts,
+            )
+        return cls(
+            _pooled_alike(_own(layout.query_groups, queries).to(device), layout.query_groups),
+            _own(layout.fine_cells, queries).to(device),
+            _pooled_alike(_own(layout.key_groups, keys).to(device), layout.key_groups),
+            _held(layout.members, layout.key_groups, keys, of_group == rank, device),
+            Together.of(of_group, processes, device),
+            (of_group == rank).nonzero()[:, 0].to(device),
+            look(layout.rankers, of_coarse_query),
+            layout.most_visible,
+            None if layout.positions is None else tuple(  # type: ignore[arg-type]
+                x[own].to(device) for x, own in zip(layout.positions, (queries, keys), strict=True)
+            ),
+            above,
+            parts,
+        )  # fmt: skip
+
+
+def _owners(rows: Rows, shape: Sequence[int]) -> Int[Tensor, " n"]:
+    """The process that holds each element."""
+    owner = torch.empty(shape[0], dtype=torch.int64)
+    for process, places in enumerate(rows):
+        owner[places] = process
+    return owner.repeat_interleave(len(elements_of(torch.zeros(1, dtype=torch.int64), shape)))
+
+
+def _first(part: Partition, owner: Int[Tensor, " n"]) -> Int[Tensor, " m"]:
+    """The process that holds each cell, which no two do."""
+    return owner[part.order[part.offsets[:-1]]]
+
+
+def _own(part: Partition, elements: Int[Tensor, " n_own"]) -> Partition:
+    """Those of its cells that lie in these elements, by their places among them."""
+    return Partition.from_labels(part.labels[elements].unique(return_inverse=True)[1])
+
+
+def _pooled_alike(own: Partition, whole: Partition) -> Partition:
+    """One's own cells, of which means are computed as of the whole: not as of equal cells, where others are smaller."""
+    own.largest = whole.largest + (not whole.uniform)
+    return own
+
+
+def _held(
+    members: Partition, groups: Partition, rows: Int[Tensor, " own"], mine: Tensor, device: torch.device
+) -> Holdings:
+    lists = members.lists(mine.nonzero()[:, 0])
+    place = torch.full((groups.num_elements,), -1)
+    place[rows] = torch.arange(len(rows))
+    own = Partition(place[lists.order], lists.offsets, lists.host_offsets, members.covers)
+    whole = own if members.covers else _own(groups, rows)
+    return Holdings(own.to(device), whole.to(device), len(rows), members.sizes.to(device), members.largest)
+
+
+def _over(cells: Partition, layout: Layout, mine: Int[Tensor, " m_own"]) -> Layout:
+    """One's own cells over rows that rank, and all coarse keys."""
+    rows, keys = (torch.arange(n, device="cpu") for n in (cells.num_elements, len(layout.key_groups)))
+    of_cells = layout.coarse_positions
+    return Layout(
+        Partition.from_labels(rows),
+        cells.to("cpu"),
+        Partition.from_labels(keys),
+        key_ranges=None if layout.key_ranges is None else layout.key_ranges[mine],
+        always=None if layout.always is None else layout.always[mine],
+        coarse_positions=None if of_cells is None else (of_cells[0][mine], of_cells[1]),
+    )
