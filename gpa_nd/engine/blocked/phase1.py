@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from gpa_nd.engine.blocked.blocks import Block, CellBlocks, Scratch, hide, possible, softmax
+from gpa_nd.engine.blocked.distances import squared_distances
 from gpa_nd.engine.blocked.spans import Span, plan
 from gpa_nd.engine.rankings import Spread, gain, length
 from gpa_nd.partition import Partition
@@ -280,8 +281,7 @@ class Phase1:
     def _affinities(self, q: Tensor, k: Tensor) -> Float[Tensor, "a_or_p s r"]:
         if self.affinity == "dot":
             return torch.bmm(q, k.mT, out=self.room("scores", (*q.shape[:2], k.shape[1]), q.dtype))
-        distances: Tensor = torch.cdist(q, k, compute_mode="donot_use_mm_for_euclid_dist")
-        return distances.square_().mul_(-self.scale)
+        return squared_distances(q, k).mul_(-self.scale)
 
 
 def _largest(sums: Tensor, kappa: int) -> tuple[Tensor, Tensor]:
