@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
-from gpa_nd.engine.blocked.blocks import Block, CellBlocks, Scratch, hide, possible, softmax
+from gpa_nd.engine.blocked.blocks import Block, CellBlocks, Scratch, column_sums, hide, possible, softmax
 from gpa_nd.engine.blocked.distances import squared_distances
 from gpa_nd.engine.blocked.spans import Span, plan
 from gpa_nd.engine.rankings import Spread, gain, length
@@ -262,9 +262,9 @@ class Phase1:
             if block.real is not None:  # padding repeats an element: 0 · NaN is NaN there anyway
                 weights *= block.real[:, start : start + step, None].to(weights.dtype)
             if start == 0:
-                torch.sum(weights, 2, out=sums)
+                sums.copy_(column_sums(weights))
             else:
-                sums += weights.sum(2)
+                sums += column_sums(weights)
         return sums
 
     def _scores(self, part: Int[Tensor, "p s"], keys: CoarseKeys, pick: Pick) -> Float[Tensor, "a p s r"]:
