@@ -20,7 +20,9 @@ FEW_NUMBERS = (
 
 
 @pytest.mark.parametrize(
-    ("backends", "in_ci", "nightly"), [(("reference", "torch", "torch", "auto"), 100, 2000), (("triton",), 3, 60)]
+    ("backends", "in_ci", "nightly"),
+    [(("reference", "torch", "torch", "auto"), 100, 2000), (("triton",), 3, 60)],
+    ids=["eager", "triton"],
 )
 def test_a_valid_call_is_finite_repeats_and_errs_within_the_budget(each_of, figure, backends, in_ci, nightly):
     seen: Counter[str] = Counter()
