@@ -197,6 +197,6 @@ class Held:
             keys=cells * columns * (sizes.channels * number + sizes.value_channels * of_values),
             lists=cells * columns * (lists + 2 * logits) * INDEX,
             scores=cells * part * columns * tables * sizes.wide,
-            distances=cells * part * columns * sizes.wide if sizes.affinity == "euclidean" else 0,
+            distances=2 * cells * part * columns * sizes.wide if sizes.affinity == "euclidean" else 0,
             queries=cells * part * ((sizes.channels + sizes.value_channels) * number + 2 * INDEX),
         )

@@ -282,6 +282,7 @@ class Look:
         held(
             queries=cells * part * sizes.channels * sizes.wide,
             scores=scores * (1 if sizes.device == "cpu" else 2),
+            distances=scores if sizes.affinity == "euclidean" else 0,
             spread=4 * scores + scores // sizes.wide if self.spread else 0,
             sums=cells * columns * ((not alone) + (step < size) + hides) * sizes.wide,
             hidden=2 * cells * columns if hides else 0,

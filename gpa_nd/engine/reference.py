@@ -72,7 +72,8 @@ def cell_sums(scores: Tensor, seen: Tensor, layout: Layout) -> Float[Tensor, "b 
     cells = layout.query_cells.split(scores)  # lines 7–8
     ranked_by = range(len(cells)) if layout.ranked_by is None else layout.ranked_by.tolist()
     a_cells = [softmax(cells[by], seen[:, :, cell, None]) for cell, by in enumerate(ranked_by)]  # line 6
-    return torch.stack([a_cell.sum(-2) for a_cell in a_cells], dim=-2)
+    # Along contiguous rows, which are all added up in the same order: equal keys then have equal sums.
+    return torch.stack([a_cell.mT.contiguous().sum(-1) for a_cell in a_cells], dim=-2)
 
 
 def attend(

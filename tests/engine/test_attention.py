@@ -55,6 +55,12 @@ def test_any_number_of_channels(c, c_v, case):
         testing.assert_within_budget(fast, plain, exact, factor=3.0 if which else 2.0)
 
 
+@pytest.mark.parametrize("c", [16, 64, 256])
+def test_distances_over_many_channels_lose_nothing(c, case):
+    for which, (fast, plain, exact) in enumerate(parity(case, torch.float32, "euclidean", c=c, c_v=c)):
+        testing.assert_within_budget(fast, plain, exact, factor=3.0 if which else 2.0)
+
+
 def test_the_budget_catches_an_error():
     exact = torch.randn(100, dtype=torch.float64)
     plain = exact.float()

@@ -44,6 +44,19 @@ def test_ties_of_identical_keys_go_to_the_lower_index(backend, dtype):
                 assert set(twins[twins < key].tolist()) <= set(chosen.tolist())
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("queries", [5, 8, 33])
+def test_identical_keys_tie_however_many_queries_rank_them(backend, queries, dtype):
+    one_cell, q = Partition.from_labels(torch.zeros(queries, dtype=torch.int64)), torch.randn(queries, 4)
+    for keys in (5, 13, 37, 70):  # which leave some over when vectors of 4, 8, 16 or 32 are full
+        each = [Partition.from_labels(torch.arange(n)) for n in (queries, keys)]
+        k = torch.tensor([[3.0, -1.0, 2.0, 0.0], [1.0, 2.0, -2.0, 1.0]])[torch.arange(keys) % 2]
+        layout = Layout(each[0], one_cell, each[1])
+        tokens = [x[None, None].to(dtype) for x in (q.round(), k)]
+        chosen = select_keys(*tokens, layout, kappa=(keys + 1) // 2, backend=backend)[0, 0, 0].tolist()
+        assert chosen in (list(range(0, keys, 2)), [*range(1, keys, 2), 0][: len(chosen)])
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_backends_pick_the_same_keys(case, dtype):
     layout, (q, k, _) = case.layout(), case.flat_tokens(dtype=dtype)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from gpa_nd.partition import Partition
@@ -108,6 +108,22 @@ def softmax(scores: Tensor, scratch: Scratch) -> Tensor:
     """Softmax over the last axis, in place on a CPU, where a row is read before it is written."""
     in_place = scores.device.type == "cpu"
     return torch.softmax(scores, -1, out=scores if in_place else scratch("weights", scores.shape, scores.dtype))
+
+
+def column_sums(x: Float[Tensor, "a p s r"]) -> Float[Tensor, "a p r"]:
+    """Sums of the columns, which on a CPU overwrite x.
+
+    Identical columns have identical sums. ``torch.sum`` adds the last columns up in another order than those before
+    them, since they do not fill a vector.
+    """
+    if x.device.type != "cpu":
+        return x.sum(2)
+    size = x.shape[2]
+    while size > 1:
+        half = size // 2
+        x[:, :, :half] += x[:, :, size - half : size]
+        size -= half
+    return x[:, :, 0]
 
 
 def hide(scores: Tensor, hidden: Tensor) -> None:

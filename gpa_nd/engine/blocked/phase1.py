@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
-from gpa_nd.engine.blocked.blocks import Block, CellBlocks, Scratch, hide, possible, softmax
+from gpa_nd.engine.blocked.blocks import Block, CellBlocks, Scratch, column_sums, hide, possible, softmax
+from gpa_nd.engine.blocked.distances import squared_distances
 from gpa_nd.engine.blocked.largest import largest
 from gpa_nd.engine.blocked.spans import Span, plan
 from gpa_nd.engine.rankings import Spread, gain, length
@@ -260,9 +261,9 @@ class Phase1:
             if block.real is not None:  # padding repeats an element: 0 · NaN is NaN there anyway
                 weights *= block.real[:, start : start + step, None].to(weights.dtype)
             if start == 0:
-                torch.sum(weights, 2, out=sums)
+                sums.copy_(column_sums(weights))
             else:
-                sums += weights.sum(2)
+                sums += column_sums(weights)
         return sums
 
     def _scores(self, part: Int[Tensor, "p s"], keys: CoarseKeys, pick: Pick) -> Float[Tensor, "a p s r"]:
@@ -279,8 +280,7 @@ class Phase1:
     def _affinities(self, q: Tensor, k: Tensor) -> Float[Tensor, "a_or_p s r"]:
         if self.affinity == "dot":
             return torch.bmm(q, k.mT, out=self.room("scores", (*q.shape[:2], k.shape[1]), q.dtype))
-        distances: Tensor = torch.cdist(q, k, compute_mode="donot_use_mm_for_euclid_dist")
-        return distances.square_().mul_(-self.scale)
+        return squared_distances(q, k).mul_(-self.scale)
 
 
 def _either(one: Tensor | None, other: Tensor | None) -> Tensor | None:

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from gpa_nd.engine.blocked.blocks import Block, CellBlocks, Scratch, all_finite, hide, limit, possible, softmax
+from gpa_nd.engine.blocked.distances import squared_distances
 from gpa_nd.engine.blocked.members import Members
 from gpa_nd.engine.blocked.positions import Positions
 from gpa_nd.engine.blocked.widths import widths
@@ -257,9 +258,8 @@ class Phase2:
         scores = self.room("scores", shape, self.dtype)
         if self.affinity == "dot":
             torch.bmm(q, keys.k.mT, out=scores)
-        else:  # from differences: the expanded square is wrong far away from the origin
-            distances = torch.cdist(q, keys.k, compute_mode="donot_use_mm_for_euclid_dist")
-            torch.mul(distances.square_(), -self.scale, out=scores)
+        else:
+            torch.mul(squared_distances(q, keys.k), -self.scale, out=scores)
         if keys.added is not None:
             scores += keys.added
         if self.positions is not None:
