@@ -116,3 +116,9 @@ def test_two_levels_score_a_small_part_of_the_coarse_keys(backend, largest_tenso
 def test_bad_input_is_named(make, error, message):
     with pytest.raises(error, match=message):
         make()
+
+
+def test_nothing_to_select_from_has_as_many_columns_as_the_finest_level_selects(backend):
+    layout = gpa_nd.audio(2, 4, (3, 2)).layout((24,), (24,))
+    nothing = torch.zeros(0, 1, 24, 2)
+    assert select_keys(nothing, nothing, layout, kappa=(3, 2), backend=backend).shape == (0, 1, 4, 3)

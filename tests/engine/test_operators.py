@@ -11,6 +11,7 @@ import gpa_nd
 from gpa_nd import GPA, attend, gpa_attention, select_keys
 from gpa_nd.ops import GridDownsampler
 from gpa_nd.partitioners import GridPartitioner
+from gpa_nd.selection import SoftTopK
 
 FAST = [
     "torch",
@@ -29,6 +30,11 @@ def image(**settings):
 def tokens(heads=2, key_heads=2, c=16, dtype=torch.float64, shape=(10, 13)):
     rng = torch.Generator().manual_seed(0)
     return [torch.randn(2, h, *shape, c, generator=rng, dtype=dtype) for h in (heads, key_heads, key_heads)]
+
+
+def few_tokens(shape=(5, 6)):
+    """As few as have several cells: Triton's interpreter takes its time."""
+    return tokens(heads=1, key_heads=1, dtype=torch.float32, shape=shape)
 
 
 def flat(tensors):
@@ -81,7 +87,7 @@ def test_compiled_without_a_break_and_without_a_difference(backend):
     gpa = image(backend=backend)
     compiled = torch.compile(gpa, fullgraph=True, backend="aot_eager")
     for shape in ((10, 13), (11, 14), (10, 13), (12, 15)):  # the compiled one is the first to see each
-        inputs = [x.requires_grad_() for x in tokens(dtype=torch.float32, shape=shape)]
+        inputs = [x.requires_grad_() for x in few_tokens(shape)]
         results = []
         for run in (compiled, gpa):
             out = run(*inputs)
@@ -136,9 +142,33 @@ def test_shapes_are_known_without_data():
     assert gpa(q, k, v[..., :5]).shape == (2, 2, 10, 13, 5)
 
 
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"affinity": "euclidean"},
+        {"ranking": "rms"},
+        {"ranking": "moments"},
+        {"ranking": "rerank", "mass": 0.7},
+        {"unselected": "pooled"},
+        {"selection": SoftTopK(0.5)},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("backend", ["reference", "torch"])
+def test_whatever_is_made_is_made_on_the_device_of_the_inputs(backend, settings, causal):
+    layout = image(causal=causal, ranking=settings.get("ranking", "mean")).layout((5, 6), (5, 6))
+    inputs = [x.requires_grad_() for x in flat(few_tokens())]
+    with torch.device("meta"):  # where a tensor lands that is made without a device
+        out = gpa_attention(*inputs, layout, kappa=2, backend=backend, **settings)
+        made = (out, *torch.autograd.grad(out.sum(), inputs))
+    assert {x.device.type for x in made} == {"cpu"}
+
+
 @pytest.mark.parametrize("backend", FAST)
 def test_autocast_changes_nothing(backend):
-    q, k, v = (x.requires_grad_() for x in tokens(dtype=torch.float32))
+    q, k, v = (x.requires_grad_() for x in few_tokens())
     expected = image(backend=backend)(q, k, v)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         out = image(backend=backend)(q, k, v)
@@ -153,7 +183,7 @@ def test_autocast_changes_nothing(backend):
 
 @pytest.mark.parametrize("backend", FAST)
 def test_second_derivatives_are_refused_with_the_backend_that_has_them(backend):
-    q, k, v = (x.requires_grad_() for x in tokens(dtype=torch.float32))
+    q, k, v = (x.requires_grad_() for x in few_tokens())
     (grad,) = torch.autograd.grad(image(backend=backend)(q, k, v).square().sum(), q, create_graph=True)
     with pytest.raises(NotImplementedError, match="no second derivatives; backend='reference' has them"):
         grad.sum().backward()
@@ -162,7 +192,7 @@ def test_second_derivatives_are_refused_with_the_backend_that_has_them(backend):
 @pytest.mark.parametrize("backend", FAST)
 @pytest.mark.parametrize("which", range(3))
 def test_forward_mode_derivatives_are_refused_and_not_zero(backend, which):
-    inputs = tokens(dtype=torch.float32)
+    inputs = few_tokens()
 
     def run(x):
         return image(backend=backend)(*inputs[:which], x, *inputs[which + 1 :])

@@ -1,6 +1,7 @@
 """Coarsening: worked examples, the laws of groups and orders, and graphs that are hard to match."""
 
 import itertools
+from hashlib import sha256
 
 import pytest
 import torch
@@ -227,6 +228,37 @@ def test_a_slope_of_weights_does_not_serialise_the_matching(monkeypatch):
     monkeypatch.setattr(coarsening, "_merge", lambda *args: levels.append(1) or merge(*args))
     coarsening_order(path(2000), 2000, torch.arange(1.0, 2000.0))
     assert len(levels) <= 15
+
+
+FROZEN = {
+    "path": "6c981cf3e128e78c",
+    "star": "eb94a99418d90cca",
+    "grid": "5a03255d8b527046",
+    "clique": "260ef48833538e70",
+    "tree": "80ddb7f70761712f",
+    "spider": "48d101ac13393705",
+    "sparse random: many components": "1b1b8e2b5b504458",
+    "dense random: loops and repetitions": "59deabae60332042",
+}
+
+
+@pytest.mark.parametrize(("name", "digest"), FROZEN.items(), ids=FROZEN)
+def test_a_graph_has_the_groups_and_the_order_that_models_were_trained_with(name, digest):
+    edge_index, n = GRAPHS[name]
+    weight = torch.arange(edge_index.shape[1]).remainder(7).add(1) / 4
+    found = [coarsening_order(edge_index, n), coarsening_order(edge_index, n, weight)]
+    for factor in (2, 3, 16):
+        found += [heavy_edge_matching(edge_index, n, factor), heavy_edge_matching(edge_index, n, factor, weight)]
+    assert sha256(torch.cat(found).numpy().tobytes()).hexdigest()[:16] == digest
+
+
+@pytest.mark.parametrize(("factor", "levels"), [(2, 2), (4, 3), (15, 5), (16, 5), (17, 6)])
+def test_groups_take_a_level_for_each_doubling_and_one_more(factor, levels, monkeypatch):
+    taken = []
+    merge = coarsening._merge
+    monkeypatch.setattr(coarsening, "_merge", lambda *args: taken.append(1) or merge(*args))
+    heavy_edge_matching(path(2000), 2000, factor, torch.arange(1.0, 2000.0))
+    assert len(taken) == levels
 
 
 # coarse_edges

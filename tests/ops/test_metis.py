@@ -41,6 +41,16 @@ def test_weights_decide_what_is_cut():
         assert (labels[ring[0]] == labels[ring[1]]).equal(weight == 100.0)
 
 
+def test_few_heavy_edges_count_for_more_than_many_light_ones():
+    pytest.importorskip("pymetis")
+    node = torch.arange(8).view(2, 4)  # a ladder: two rows of heavy edges, and four light rungs
+    rows, rungs = torch.stack([node[:, :-1].flatten(), node[:, 1:].flatten()]), node
+    weight = torch.cat([torch.full((6,), 100.0), torch.ones(4)])
+    labels = metis_labels(torch.cat([rows, rungs], dim=1), 8, 2, weight).view(2, 4)
+    assert (labels == labels[:, :1]).all()
+    assert labels[0, 0] != labels[1, 0]
+
+
 def test_an_empty_part_gets_half_of_the_largest():
     # part 0 holds 4, 3, 1, 0; part 1 gets the half 1, 0; then part 3 gets the half 3 of what is left in part 0
     assert _fill_empty([0, 0, 2, 0, 0], [4, 3, 2, 1, 0], 4) == [[4], [1, 0], [2], [3]]

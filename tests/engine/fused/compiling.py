@@ -329,6 +329,17 @@ def cases() -> list[Case]:
     return list(dict.fromkeys(few))
 
 
+def shared(wanted: list[Case], part: int, parts: int) -> list[Case]:
+    """One of so many parts of these cases, and with each part those that need the most registers.
+
+    Example:
+        >>> parts = [shared(cases(), part, 4) for part in range(4)]
+        >>> set().union(*parts) == set(cases()), max(map(len, parts)) < len(cases()) / 3
+        (True, True)
+    """
+    return [case for i, case in enumerate(wanted) if i % parts == part or (case.geometry == PIVOT and case.c == 256)]
+
+
 def all_cases() -> list[Case]:
     """The whole product; hours."""
     dtypes = (*HALF, torch.float32)
@@ -447,6 +458,7 @@ def run_chip(options: argparse.Namespace) -> int:
         print(json.dumps(line), file=output, flush=True)
 
     wanted = [case for case in (all_cases() if options.all else cases()) if options.case in case.name]
+    wanted = shared(wanted, *options.part)
     runs = phases()
     if options.kernels:
         sys.path.insert(0, str(Path(__file__).parent))
@@ -521,12 +533,14 @@ def main() -> int:
     parser.add_argument("--only", default="", help="only kernels whose name contains this")
     parser.add_argument("--case", default="", help="only cases whose name contains this, e.g. 'bfloat16 c=64'")
     parser.add_argument("--all", action="store_true", help="the whole product of geometries, dtypes and head sizes")
+    parser.add_argument("--part", type=int, nargs=2, default=(0, 1), help="this one of so many parts of the cases")
     parser.add_argument("--json", action="store_true", help="JSON lines instead of the table")
     parser.add_argument("--kernels", help="a module beside this file whose RUNS are compiled instead")
     options = parser.parse_args()
     if options.json and options.chip:
         return run_chip(options)
     arguments = ["--phase", options.phase, "--only", options.only, "--case", options.case]
+    arguments += ["--part", *map(str, options.part)]
     arguments += ["--all"] if options.all else []
     arguments += ["--kernels", options.kernels] if options.kernels else []
     chips = [options.chip] if options.chip else list(TARGETS)
