@@ -22,10 +22,10 @@ from gpa_nd.distributed.selection import select_keys
 from gpa_nd.distributed.shards import Rows, Shards
 from gpa_nd.distributed.share import Share
 from gpa_nd.distributed.traffic import Traffic
-from gpa_nd.engine import _enough, _phase1, _rules, _scale
+from gpa_nd.engine.backends import phase1_of, scale_of
 from gpa_nd.engine.bias import key_bias_of
 from gpa_nd.engine.choice import choose
-from gpa_nd.engine.phase1 import Rule
+from gpa_nd.engine.rules import Rule, enough, rules_of
 from gpa_nd.layout import Layout
 from gpa_nd.nn.gpa import GPA, LAYOUTS_KEPT
 from gpa_nd.ops.base import Shape
@@ -189,7 +189,9 @@ class ContextParallel(nn.Module):
             nothing = sum(x[..., :0].sum().to(q.dtype) for x in (q, k, v, bias) if x is not None)
             return torch.unflatten(q.new_zeros(*q.shape[:3], v.shape[-1]) + nothing, 2, own_shape)
         share = self._share(told.query_shape, told.key_shape, q.device)
-        backend = _phase1(choose(gpa.backend, (q, k), gpa.affinity, gpa.ranking), _scale(gpa.scale, q), gpa.affinity)
+        backend = phase1_of(
+            choose(gpa.backend, (q, k), gpa.affinity, gpa.ranking), scale_of(gpa.scale, q), gpa.affinity
+        )
         before = peers.received
         relevant = select_keys(q, k, bias, share, _rules_of(gpa, share), backend, peers)
         coarse = peers.received - before
@@ -218,9 +220,9 @@ class ContextParallel(nn.Module):
 def _rules_of(gpa: GPA, share: Share) -> tuple[Rule, ...]:
     """How each level selects, κ no more than any cell of any process may select."""
     kappas = gpa.kappa if isinstance(gpa.kappa, tuple) else (gpa.kappa,) * share.levels
-    first, *others = _rules(kappas, gpa.ranking, gpa.mass, gpa.affinity)
+    first, *others = rules_of(kappas, gpa.ranking, gpa.mass, gpa.affinity)
     first = replace(first, kappa=max(1, min(first.kappa, share.most_visible)))
-    return (first,) if share.above is None else (first, *_enough(tuple(others), share.above.layout))
+    return (first,) if share.above is None else (first, *enough(tuple(others), share.above.layout))
 
 
 def _keep(kept: dict[Name, Kept], name: Name, value: Kept) -> None:

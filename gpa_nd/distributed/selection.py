@@ -13,9 +13,10 @@ from gpa_nd.distributed.coarse import CoarseKeys
 from gpa_nd.distributed.peers import Peers
 from gpa_nd.distributed.share import Parts, Share
 from gpa_nd.engine.bias import hide
-from gpa_nd.engine.phase1 import CANDIDATES, Keys, Phase1, Rule, _always_on, _kept, pool, select
+from gpa_nd.engine.phase1 import CANDIDATES, Keys, Phase1, always_on, kept_keys, pool, select
 from gpa_nd.engine.precision import wide
 from gpa_nd.engine.rankings import as_long_as_keys
+from gpa_nd.engine.rules import Rule
 from gpa_nd.layout import Layout, _singles
 
 
@@ -69,7 +70,7 @@ def select_keys(
     if spoilt is not None:
         chosen = chosen.masked_fill(spoilt, -2)
     always = share.look.layout.always
-    return chosen if always is None else torch.cat([chosen, _always_on(chosen, always)], dim=-1)
+    return chosen if always is None else torch.cat([chosen, always_on(chosen, always)], dim=-1)
 
 
 def _ranked(
@@ -87,7 +88,7 @@ def _ranked(
         *(rows, coarse.compared, layout, rule.kappa + layout.contested, coarse.bias, candidates, coarse.spread),
         rule.mass is not None,
     )
-    return _kept(*ranked, layout.rankers, layout, rule)
+    return kept_keys(*ranked, layout.rankers, layout, rule)
 
 
 def _ranked_again(
@@ -119,6 +120,6 @@ def _ranked_again(
         *(q_parts.flatten(0, 2)[None, None], rows, second, rule.kappa, added[0][..., 0] if added else None),
         *(blocks.numbered(named), rule.mass is not None),
     )
-    chosen = _kept(*ranked, second.rankers, None, rule).view(*candidates.shape[:3], -1)
+    chosen = kept_keys(*ranked, second.rankers, None, rule).view(*candidates.shape[:3], -1)
     chosen = torch.where(chosen >= 0, blocks.names[chosen.clamp_min(0)] % count, chosen)
     return chosen.masked_fill((candidates == -2).any(-1, keepdim=True), -2)

@@ -35,7 +35,7 @@ def ranked_keys(
         shape = (*q.shape[:2], len(layout.query_cells), min(rules[0].kappa, len(layout.key_groups)) + always)
         return torch.full(shape, -1, dtype=torch.int64, device=q.device)
     chosen = choose(backend, (q, k), rules[0].affinity, rules[0].ranking)
-    return select(q, k, layout, rules, bias, _phase1(chosen, scale_of(scale, q), rules[0].affinity))
+    return select(q, k, layout, rules, bias, phase1_of(chosen, scale_of(scale, q), rules[0].affinity))
 
 
 def attended(
@@ -88,7 +88,7 @@ def attended(
         return rest.beside(*results, q, scale, affinity)
 
 
-def _phase1(chosen: Chosen, scale: float, affinity: Affinity) -> Phase1:
+def phase1_of(chosen: Chosen, scale: float, affinity: Affinity) -> Phase1:
     """What this backend does of Phase 1."""
     match chosen:
         case "reference":

@@ -168,7 +168,7 @@ def select(
     if rule.ranking == "mean" and layout.coarser is None:
         wanted = rule.kappa + layout.contested
         ranked = backend.rank(q, keys.k, layout, wanted, groups.coarse, None, None, rule.mass is not None)
-        chosen = _kept(*ranked, layout.rankers, layout, rule)
+        chosen = kept_keys(*ranked, layout.rankers, layout, rule)
     else:
         queries = Queries(q, layout, backend)
         candidates, spoilt = None, None
@@ -185,7 +185,7 @@ def select(
             chosen = _ranked(queries, k_low, groups, layout, candidates, rule)
         if spoilt is not None:
             chosen = chosen.masked_fill(spoilt, -2)
-    return chosen if layout.always is None else torch.cat([chosen, _always_on(chosen, layout.always)], dim=-1)
+    return chosen if layout.always is None else torch.cat([chosen, always_on(chosen, layout.always)], dim=-1)
 
 
 def _ranked(
@@ -200,7 +200,7 @@ def _ranked(
     ranked = groups.keys.backend.rank(
         *(queries.groups, k_low, over, wanted, groups.added(), candidates, spread, rule.mass is not None)
     )
-    return _kept(*ranked, over.rankers, layout, rule)
+    return kept_keys(*ranked, over.rankers, layout, rule)
 
 
 def _twice_ranked(
@@ -222,7 +222,7 @@ def _twice_ranked(
     ranked = keys.backend.rank(
         *(q_first, k_low, first, many.kappa + layout.contested, groups.added(), candidates, None, False)
     )
-    candidates = _kept(*ranked, first.rankers, layout, many)
+    candidates = kept_keys(*ranked, first.rankers, layout, many)
     added = None
     if parts.coarse is not None:
         added = parts.coarse.added + parts.sizes().log()
@@ -231,11 +231,11 @@ def _twice_ranked(
     ranked = keys.backend.rank_by_members(
         *(queries.parts, k_parts, second, rule.kappa, added, candidates, rule.mass is not None)
     )
-    chosen = _kept(*ranked, second.rankers, None, rule)
+    chosen = kept_keys(*ranked, second.rankers, None, rule)
     return chosen.masked_fill((candidates == -2).any(-1, keepdim=True), -2)
 
 
-def _kept(
+def kept_keys(
     chosen: Tensor, sums: Tensor | None, rankers: Partition, layout: Layout | None, rule: Rule
 ) -> Int[Tensor, "b h m kappa"]:
     """The first κ that are not always on, in their order, and −1 after them; a row of −2 stays.
@@ -266,7 +266,7 @@ def pool(backend: Phase1, x: Float[Tensor, "b h n c"], groups: Partition) -> Flo
     return x.index_select(2, groups.order) if len(groups) == groups.num_elements else backend.pool(x, groups)
 
 
-def _always_on(chosen: Tensor, always: Tensor) -> Tensor:
+def always_on(chosen: Tensor, always: Tensor) -> Tensor:
     """The coarse keys that are always on, for every batch entry and head; −2 in cells that could not be ranked."""
     shape = (*chosen.shape[:-1], always.shape[1])
     return always.expand(shape).masked_fill((chosen == -2).any(-1, keepdim=True), -2)

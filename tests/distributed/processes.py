@@ -295,7 +295,7 @@ def a_causal_output_does_not_change_with_what_comes_later(groups: dict[int, Any]
 @claim
 def coarse_keys_are_those_of_one_process_bit_for_bit(groups: dict[int, Any]) -> None:
     from gpa_nd.distributed.selection import CoarseKeys
-    from gpa_nd.engine import _phase1
+    from gpa_nd.engine.backends import phase1_of
     from gpa_nd.engine.phase1 import Keys
 
     for backend in ("reference", "torch"):
@@ -305,7 +305,7 @@ def coarse_keys_are_those_of_one_process_bit_for_bit(groups: dict[int, Any]) -> 
             k = case.tensors()["k"].detach()
             share = attention._share(case.query_shape, case.key_shape, k.device)
             own = attention.shard(k).flatten(2, -2)
-            phase1 = _phase1(backend, 1.0, "dot")
+            phase1 = phase1_of(backend, 1.0, "dot")
             groups_of = Keys(own, None, phase1).pooled(share.key_groups)
             found = CoarseKeys.of(groups_of, groups_of.means(), "mean", "dot", share.coarse_keys, attention.peers)
             whole = phase1.pool(k.flatten(2, -2), case.gpa().layout(case.query_shape, case.key_shape).key_groups)
