@@ -8,6 +8,7 @@ from functools import cache, wraps
 from math import prod
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
@@ -122,4 +123,6 @@ def _with_gpa(own: Any) -> Any:
         hidden_states = args[1] if len(args) > 1 else kwargs["hidden_states"]
         return self.gpa_layer.through(lambda: own.__call__(self, *args, **kwargs), hidden_states)
 
-    return type(f"GPA{own.__name__}", (own,), {"__call__": call, "__module__": __name__})
+    # Not compiled, since a compiler that loses its thread within a function mode goes on with wrong tensors.
+    members = {"__call__": torch.compiler.disable(call), "__module__": __name__}
+    return type(f"GPA{own.__name__}", (own,), members)

@@ -250,9 +250,9 @@ def test_copies_and_checkpoints_attend_alike():
 
 
 def test_a_compiled_model_is_the_same():
-    model, inputs = made(dit)
+    model, inputs = made(flux)
     install(model, gpa_nd.image(2, 2, 1), minimum_tokens=0)
-    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    compiled = torch.compile(model, backend="eager")
     with torch.no_grad():
         assert_close([compiled(**inputs).sample], [model(**inputs).sample])
 

@@ -64,6 +64,13 @@ def waveform():
     }
 
 
+def whisper_encoder():
+    size = {"d_model": 16, "encoder_layers": 2, "encoder_attention_heads": 2, "encoder_ffn_dim": 24}
+    config = transformers.WhisperConfig(**size, num_mel_bins=8, max_source_positions=30)
+    model = transformers.WhisperForAudioClassification(config).encoder
+    return model, {"input_features": torch.randn(2, 8, 60, dtype=torch.float64)}
+
+
 MODELS = {
     "ViT": (lambda: of_images("ViT", "ViTModel"), image, (6, 4), 1),
     "DeiT": (lambda: of_images("DeiT", "DeiTModel"), image, (6, 4), 2),
@@ -79,6 +86,7 @@ MODELS = {
     "ViViT": (vivit, video, (2, 6, 4), 1),
     "spectrogram transformer": (spectrogram, image, (5, 9), 2),
     "wav2vec 2, padded": (waveform, sequence, None, 0),
+    "the encoder of Whisper": (whisper_encoder, sequence, None, 0),
 }
 
 
@@ -86,7 +94,8 @@ def with_gradients(model, inputs):
     """The last hidden state, and the gradients of all parameters that have one."""
     out = model(**inputs).last_hidden_state
     weights = torch.randn(out.shape, generator=torch.Generator().manual_seed(1), dtype=out.dtype)
-    gradients = torch.autograd.grad((out * weights).sum(), list(model.parameters()), allow_unused=True)
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    gradients = torch.autograd.grad((out * weights).sum(), parameters, allow_unused=True)
     return [out.detach(), *(x for x in gradients if x is not None)]
 
 
