@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
-SECONDS = 20
-"""What one trial may take."""
+SECONDS = 120
+"""What one trial may take, on a machine that has much else to do."""
 
 MEMORY = 4 << 30
 """Bytes that the process of the trials may take beside what it has."""

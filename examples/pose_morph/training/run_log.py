@@ -41,7 +41,8 @@ class RunLog:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on with the sums of a checkpoint."""
-        self._sums, self._latest = state["sums"], state["latest"]
+        self._sums = {name: [float(total), int(count)] for name, (total, count) in state["sums"].items()}
+        self._latest = {name: float(value) for name, value in state["latest"].items()}
 
     def add(self, losses: dict[str, float]) -> None:
         """Take in the losses of one step."""
