@@ -146,14 +146,14 @@ def one_process(case: Case, tensors: dict[str, Tensor]) -> tuple[Tensor, Tensor,
         found.append(phase1_select(*arguments))
         return found[-1]
 
-    import gpa_nd.engine as engine
+    from gpa_nd.engine import backends
 
-    phase1_select, engine.select = engine.select, remember
+    phase1_select, backends.select = backends.select, remember
     try:
         gpa = case.gpa()
         out = gpa(**tensors)
     finally:
-        engine.select = phase1_select
+        backends.select = phase1_select
     out.backward(weights_of(out))
     return out.detach(), found[0], {name: x.grad for name, x in tensors.items() if x.requires_grad}
 
