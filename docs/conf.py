@@ -56,6 +56,7 @@ sphinx_gallery_conf = {
     "gallery_dirs": "gallery",
     "filename_pattern": "/plot_",
     "within_subsection_order": GALLERY_ORDER,
+    "ignore_repr_types": r"torch\._C\.Generator",  # what manual_seed returns
     "download_all_examples": False,
     "show_memory": False,
     "abort_on_example_error": True,

@@ -5,7 +5,6 @@ One graph looks at another
 The same hills are surveyed twice, each time at other points, and the points are joined to a graph. Each node of one
 graph asks the nodes of the other where it is, and knows nothing of itself but the terrain around it.
 """
-# sphinx_gallery_thumbnail_number = 2
 
 import matplotlib.pyplot as plt
 import numpy as np
