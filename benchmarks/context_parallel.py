@@ -107,7 +107,7 @@ def measure(item: Item, rounds: int) -> dict[str, Any]:
 def together(item: Item, rounds: int) -> list[dict[str, Any]]:
     """What each process found."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "gpa_nd.distributed", "benchmarks.features"])
+    context.set_forkserver_preload(["torch._dynamo", "gpa_nd.distributed", "benchmarks.features"])
     with tempfile.TemporaryDirectory() as folder, ProcessPoolExecutor(item.processes, mp_context=context) as pool:
         started = [pool.submit(alone, item, rank, Path(folder), rounds) for rank in range(item.processes)]
         return [each.result() for each in started]
@@ -155,7 +155,11 @@ def tables(found: Found) -> list[Table]:
         ["structure", "coarse keys", "selected blocks", "all keys and values", "a part of"],
         note="Forward. The backward pass sends the gradients of the selected blocks back.",
     )
-    work = Table("How much more work is it for all processes together?", ["structure", "forward", "with backward"])
+    work = Table(
+        "How much more work is it for all processes together?",
+        ["structure", "forward", "with backward"],
+        note="Processor time, which counts copies through the system as well.",
+    )
     for row in found:
         moved.add(
             row["item"],

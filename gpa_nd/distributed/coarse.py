@@ -12,7 +12,7 @@ from gpa_nd.distributed.peers import Peers
 from gpa_nd.distributed.together import Together
 from gpa_nd.engine.bias import CoarseBias
 from gpa_nd.engine.phase1 import KeyGroups
-from gpa_nd.engine.rankings import Ranking, Spread, as_long_as_keys
+from gpa_nd.engine.rankings import Spread, as_long_as_keys
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,16 +36,24 @@ class CoarseKeys:
         cls,
         groups: KeyGroups,
         means: Float[Tensor, "b h_k own c"],
-        ranking: Ranking,
-        affinity: str,
+        longer: bool,
+        spread: bool,
         together: Together,
         peers: Peers,
     ) -> CoarseKeys:
-        """From one's own groups and their means, what the ranking needs of all."""
+        """From one's own groups.
+
+        Args:
+            groups: one's own.
+            means: theirs.
+            longer: whether means are compared as long as the root mean square of the group's keys.
+            spread: whether it is needed.
+            together: who holds which coarse keys.
+            peers: the processes.
+        """
         beside: dict[str, Tensor] = {}
-        if ranking == "moments":
+        if spread:
             beside["deviation"], beside["log_size"] = groups.spread(means).tensors()
-        longer = ranking == "rms" or (ranking == "rerank" and affinity == "dot")
         if longer:
             beside["squares"] = groups.squares()
         if groups.coarse is not None:
@@ -58,7 +66,7 @@ class CoarseKeys:
             means,
             as_long_as_keys(means, beside["squares"]) if longer else means,
             beside.get("added"),
-            Spread(beside["deviation"], beside["log_size"]) if ranking == "moments" else None,
+            Spread(beside["deviation"], beside["log_size"]) if spread else None,
         )
 
     @property

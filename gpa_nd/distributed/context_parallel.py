@@ -109,7 +109,7 @@ class ContextParallel(nn.Module):
         """The rows of this process, of a tensor that has them all; differentiable.
 
         Args:
-            x: such as (B, H, *shape, c) or, with ``axis=1``, (B, *shape, c).
+            x: such as ``(B, H, *shape, c)`` or, with ``axis=1``, ``(B, *shape, c)``.
             axis: the first axis of the structure.
             rows: which rows each process holds, one of the two that :meth:`shards` tells; by default those of queries
                 and keys of one shape, of which x has all axes from ``axis`` to the last but one.

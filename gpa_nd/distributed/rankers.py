@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import prod
 
 import torch
 from jaxtyping import Float, Int
@@ -56,24 +55,21 @@ class Rankers:
             processes: how many there are.
             device: where the tensors are to be.
         """
-        number, rows = len(owner_of_row), rankers.order
-        reader = owner_of_cell.repeat_interleave(rankers.sizes)
-        away = owner_of_row[rows] != reader
-        trips = ((reader * processes + owner_of_row[rows]) * number + rows)[away].unique()
-        row, sender, reader = trips % max(1, number), trips // max(1, number) % processes, trips
-        reader = reader // max(1, number * processes)
+        number, rows = max(1, len(owner_of_row)), rankers.order
+        sender, reader = owner_of_row[rows], owner_of_cell.repeat_interleave(rankers.sizes)
+        trips = ((reader * processes + sender) * number + rows)[sender != reader].unique()
+        row, sender, reader = trips % number, trips // number % processes, trips // (number * processes)
         outgoing, incoming = row[sender == rank], row[reader == rank]
         own = (owner_of_row == rank).nonzero()[:, 0]
-        local = torch.full((number,), -1)
-        local[own] = torch.arange(len(own))
-        place_of = local.clone()
-        place_of[incoming] = len(own) + torch.arange(len(incoming))
+        place = torch.full((number,), -1)
+        place[own] = torch.arange(len(own))
+        place[incoming] = len(own) + torch.arange(len(incoming))
         lists = rankers.lists((owner_of_cell == rank).nonzero()[:, 0])
         cells = Partition(torch.arange(len(lists.order)), lists.offsets, lists.host_offsets)
         return cls(
             cells.to(device),
-            place_of[lists.order].to(device),
-            local[outgoing].to(device),
+            place[lists.order].to(device),
+            place[outgoing].to(device),
             reader[sender == rank].bincount(minlength=processes).tolist(),
             sender[reader == rank].bincount(minlength=processes).tolist(),
             bool(len(trips)),
@@ -86,7 +82,3 @@ class Rankers:
             incoming = peers.exchange(outgoing, self.send, self.receive).movedim(0, 2)
             x = torch.cat([x, incoming], dim=2)
         return x.index_select(2, self.place)
-
-    def bytes_per_row(self, x: Float[Tensor, "b h own c"]) -> int:
-        """What a row of x weighs."""
-        return prod((*x.shape[:2], x.shape[3])) * x.element_size()

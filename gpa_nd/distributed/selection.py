@@ -47,7 +47,9 @@ def select_keys(
     if rule.ranking == "mean" and share.above is None:  # which rounds means over visible keys only once
         pooled = replace(groups, keys=replace(keys, k=keys.k.to(wide(k.dtype))))
     means = pooled.means().to(k.dtype)
-    coarse = CoarseKeys.of(groups, means, rule.ranking, rule.affinity, share.coarse_keys, peers)
+    twice = rule.ranking == "rerank" and (rule.kappa < share.most_visible or rule.mass is not None)
+    longer = rule.ranking == "rms" or (twice and rule.affinity == "dot")
+    coarse = CoarseKeys.of(groups, means, longer, rule.ranking == "moments", share.coarse_keys, peers)
     q_low = pool(backend, q, share.query_groups)
     candidates, spoilt = None, None
     if share.above is not None:
@@ -57,7 +59,7 @@ def select_keys(
         ).index_select(2, above.parents)
         spoilt = (of_parents == -2).any(-1, keepdim=True)
         candidates = torch.where(of_parents[..., None] >= 0, above.children[of_parents.clamp_min(0)], -1).flatten(-2)
-    if rule.ranking == "rerank" and (rule.kappa < share.most_visible or rule.mass is not None):
+    if twice:
         assert share.parts is not None
         q_parts = share.parts.look.rankers.rows(pool(backend, q, share.parts.of_queries), peers)
         at_first = q_parts if share.parts.at_first else share.look.rankers.rows(q_low, peers)

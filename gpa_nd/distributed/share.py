@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from gpa_nd.distributed.rankers import Rankers
@@ -142,7 +143,9 @@ class Share:
         cells, of_group = _first(layout.fine_cells, of_query), _first(layout.key_groups, of_key)
         mine = (cells == rank).nonzero()[:, 0]
         of_coarse_query = _first(layout.query_groups, of_query)
-        above = parts = None
+        above = parts = positions = None
+        if layout.positions is not None:
+            positions = layout.positions[0][queries].to(device), layout.positions[1][keys].to(device)
         if layout.coarser is not None and layout.parents is not None and layout.children is not None:
             together = Together.of(of_coarse_query, processes, device)
             moved = (layout.parents[mine].to(device), layout.children.to(device))
@@ -164,20 +167,18 @@ class Share:
                 layout.by_parts,
             )
         return cls(
-            _pooled_alike(_own(layout.query_groups, queries).to(device), layout.query_groups),
-            _own(layout.fine_cells, queries).to(device),
-            _pooled_alike(_own(layout.key_groups, keys).to(device), layout.key_groups),
-            _held(layout.members, layout.key_groups, keys, of_group == rank, device),
-            Together.of(of_group, processes, device),
-            (of_group == rank).nonzero()[:, 0].to(device),
-            look(layout.rankers, of_coarse_query),
-            layout.most_visible,
-            None if layout.positions is None else tuple(  # type: ignore[arg-type]
-                x[own].to(device) for x, own in zip(layout.positions, (queries, keys), strict=True)
-            ),
-            above,
-            parts,
-        )  # fmt: skip
+            query_groups=_pooled_alike(_own(layout.query_groups, queries).to(device), layout.query_groups),
+            cells=_own(layout.fine_cells, queries).to(device),
+            key_groups=_pooled_alike(_own(layout.key_groups, keys).to(device), layout.key_groups),
+            keys=_held(layout.members, layout.key_groups, keys, of_group == rank, device),
+            coarse_keys=Together.of(of_group, processes, device),
+            own=(of_group == rank).nonzero()[:, 0].to(device),
+            look=look(layout.rankers, of_coarse_query),
+            most_visible=layout.most_visible,
+            positions=positions,
+            above=above,
+            parts=parts,
+        )
 
 
 def _owners(rows: Rows, shape: Sequence[int]) -> Int[Tensor, " n"]:
@@ -185,7 +186,7 @@ def _owners(rows: Rows, shape: Sequence[int]) -> Int[Tensor, " n"]:
     owner = torch.empty(shape[0], dtype=torch.int64)
     for process, places in enumerate(rows):
         owner[places] = process
-    return owner.repeat_interleave(len(elements_of(torch.zeros(1, dtype=torch.int64), shape)))
+    return owner.repeat_interleave(prod(shape[1:]))
 
 
 def _first(part: Partition, owner: Int[Tensor, " n"]) -> Int[Tensor, " m"]:
@@ -199,14 +200,22 @@ def _own(part: Partition, elements: Int[Tensor, " n_own"]) -> Partition:
 
 
 def _pooled_alike(own: Partition, whole: Partition) -> Partition:
-    """One's own cells, of which means are computed as of the whole: not as of equal cells, where others are smaller."""
+    """One's own cells, of which means are computed as of the whole: not as of equal cells, where others are smaller.
+
+    The two ways round differently, so that groups that are alike in two processes would not tie.
+    """
     own.largest = whole.largest + (not whole.uniform)
     return own
 
 
 def _held(
-    members: Partition, groups: Partition, rows: Int[Tensor, " own"], mine: Tensor, device: torch.device
+    members: Partition,
+    groups: Partition,
+    rows: Int[Tensor, " own"],
+    mine: Bool[Tensor, " n_k_low"],
+    device: torch.device,
 ) -> Holdings:
+    """What of the members of coarse keys is in these rows, those of coarse keys that are one's own."""
     lists = members.lists(mine.nonzero()[:, 0])
     place = torch.full((groups.num_elements,), -1)
     place[rows] = torch.arange(len(rows))

@@ -121,6 +121,7 @@ CASES = [
     case("rerank", grid((61,), (9,), (5,)), ranking="rerank", kappa=1),
     case("rerank over three, masked, with a mass", VIDEO, ranking="rerank", mask=True, mass=0.6, processes=3),
     case("rerank, large groups, euclidean", grid((40, 24), (8, 8), (5, 2)), ranking="rerank", affinity="euclidean"),
+    case("rerank, all keys", VIDEO, ranking="rerank", kappa=99),
     case("a causal sequence", SEQUENCE, causal=True),
     case("a causal sequence over three, reranked", grid((90,), (9,), (9,)), causal=True, ranking="rerank", processes=3),
     case("a video, causal in time", VIDEO, causal=(True, False, False)),
@@ -307,7 +308,7 @@ def coarse_keys_are_those_of_one_process_bit_for_bit(groups: dict[int, Any]) -> 
             own = attention.shard(k).flatten(2, -2)
             phase1 = phase1_of(backend, 1.0, "dot")
             groups_of = Keys(own, None, phase1).pooled(share.key_groups)
-            found = CoarseKeys.of(groups_of, groups_of.means(), "mean", "dot", share.coarse_keys, attention.peers)
+            found = CoarseKeys.of(groups_of, groups_of.means(), False, False, share.coarse_keys, attention.peers)
             whole = phase1.pool(k.flatten(2, -2), case.gpa().layout(case.query_shape, case.key_shape).key_groups)
             assert found.means.equal(whole), (backend, case.query_shape)
 
