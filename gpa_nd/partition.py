@@ -121,7 +121,9 @@ class Partition:
     def labels(self) -> Int[Tensor, " n"]:
         """(n,) the cell of each element."""
         self._check_covers("labels")
-        return self.traced_labels()
+        cells = torch.arange(len(self), device=self.order.device)
+        cell_of_place = cells.repeat_interleave(self.sizes, output_size=self.num_elements)
+        return cell_of_place.index_select(0, self.inverse)
 
     def cell_of_place(self) -> Int[Tensor, " n"]:
         """(n,) the cell of each element, in the order of cells; by what compilers and exporters know."""

@@ -50,8 +50,8 @@ class PooledKeys:
             coarse = coarse_bias(bias, groups)
             k_low, v_low = (pool(x.to(dtype), groups) / coarse.share[..., None] for x in (k, v))
             k_low = k_low.to(k.dtype).to(dtype)  # rounded as in Phase 1
-            added, share = (x.repeat_interleave(heads // k.shape[1], dim=1) for x in (coarse.added, coarse.share))
-        k_low, v_low = (x.repeat_interleave(heads // k.shape[1], dim=1) for x in (k_low, v_low))
+            added, share = (for_query_heads(x, heads) for x in (coarse.added, coarse.share))
+        k_low, v_low = (for_query_heads(x, heads) for x in (k_low, v_low))
         return cls(k_low, v_low, added, share)
 
 
@@ -128,6 +128,12 @@ class _SomeRows:
         lse = scores.logsumexp(-1, keepdim=True)
         out = ((scores - lse).exp() @ v).masked_fill(nothing, 0).masked_fill(spoilt[..., None], torch.nan)
         return out, lse.masked_fill(nothing, -torch.inf)[..., 0].masked_fill(spoilt, torch.nan)
+
+
+def for_query_heads(x: Float[Tensor, "b h_k n *c"], heads: int) -> Float[Tensor, "b h n *c"]:
+    """Keys for every head of the queries; neighbouring heads may share them."""
+    shared = heads // x.shape[1]
+    return x if shared == 1 else x[:, :, None].expand(-1, -1, shared, *x.shape[2:]).flatten(1, 2)
 
 
 def selectable(layout: Layout, cell: Int[Tensor, " rows"]) -> Bool[Tensor, "rows n_low"]:

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from gpa_nd.engine.bias import CoarseBias
-from gpa_nd.engine.groups import selectable
+from gpa_nd.engine.groups import for_query_heads, selectable
 from gpa_nd.engine.mass import rows
 from gpa_nd.engine.precision import wide
 from gpa_nd.engine.rankings import Spread, gain, length
@@ -40,18 +40,18 @@ def select_keys(
     spread: Spread | None,
 ) -> tuple[Int[Tensor, "b h m kappa"], Float[Tensor, "b h m kappa"]]:
     """Phase 1: the κ best coarse keys of each cell, and their sums of the softmax."""
-    q_low, k_low = pool(q, layout.query_groups), pool(k, layout.key_groups)
+    heads, q_low, k_low = q.shape[1], pool(q, layout.query_groups), pool(k, layout.key_groups)
     if bias is not None:
         k_low = (k_low.to(bias.share.dtype) / bias.share[..., None]).to(k.dtype)
-    rankers, k_low = layout.rankers.table, _for_query_heads(_rankable(k_low), q)
+    rankers, k_low = layout.rankers.table, for_query_heads(_rankable(k_low), heads)
     q_cells = _rankable(_of_cells(q_low, layout.rankers))
     scores = _affinities(q_cells.flatten(2, 3), k_low, scale, affinity).unflatten(2, rankers.shape)
     if spread is not None:
-        of_keys = (_for_query_heads(x, q)[:, :, None, None] for x in spread.tensors())
+        of_keys = (for_query_heads(x, heads)[:, :, None, None] for x in spread.tensors())
         scores = scores + gain(length(q_cells * scale), *of_keys)
     seen = selectable(layout, torch.arange(len(rankers), device=q.device))[None, None]
     if bias is not None:
-        added = _for_query_heads(bias.added, q)[:, :, None]
+        added = for_query_heads(bias.added, heads)[:, :, None]
         masked = added.isneginf()
         seen, scores = seen & ~masked, scores + added.masked_fill(masked, 0)[..., None, :]
     if candidates is not None:
@@ -137,10 +137,6 @@ def _row_of_key(index: Int[Tensor, "b h m r"], k: Tensor) -> Int[Tensor, "b h m 
     batch, heads = index.shape[:2]
     head = torch.arange(batch * heads, device=k.device).view(batch, heads, 1, 1) // (heads // k.shape[1])
     return head * k.shape[2] + index.clamp_min(0)
-
-
-def _for_query_heads(x: Float[Tensor, "b h_k *n"], q: Tensor) -> Tensor:
-    return x if x.shape[1] == q.shape[1] else x.repeat_interleave(q.shape[1] // x.shape[1], dim=1)
 
 
 def _rankable(x: Tensor) -> Tensor:

@@ -73,7 +73,10 @@ CASES = {  # the first three stand for those that follow, which a night tries on
     "graph": (GPA(*RAGGED, kappa=2), NODES),
     "dense": (image(kappa=99), PICTURE),
     "euclidean": (image(affinity="euclidean"), PICTURE),
-    "shared heads": (image(enable_gqa=True), (PICTURE[0], *(x[:, :1] for x in PICTURE[1:]))),
+    "shared heads": (
+        image(enable_gqa=True, unselected="pooled"),
+        (PICTURE[0], *(x[:, :1].contiguous() for x in PICTURE[1:])),
+    ),
     "causal": (image(causal=True), PICTURE),
     "causal along one axis": (image(causal=(True, False)), PICTURE),
     "always on": (image(always=ALWAYS), PICTURE),
