@@ -23,6 +23,7 @@ from gpa_nd.engine.arguments import (
 from gpa_nd.engine.bias import hide, key_bias_of
 from gpa_nd.engine.choice import Affinity, Backend, Unselected, choose
 from gpa_nd.engine.fill import Rest
+from gpa_nd.engine.infinity import infinity_to_nan
 from gpa_nd.engine.learned import Straight, check_selection, weigh
 from gpa_nd.engine.phase1 import Phase1, Rule, select
 from gpa_nd.engine.precision import own_precision
@@ -382,6 +383,8 @@ def _attend(
     if chosen != "reference":
         check_no_tangents(chosen, inputs)
     k, v, rest = hide(k, bias), hide(v, bias), None
+    if layout.always is not None:  # Phase 1 has not seen what is always on
+        k = infinity_to_nan(k)
     if unselected == "pooled":
         with own_precision(q):
             rest = Rest.of(k, v, layout, relevant, bias, _mean if chosen == "reference" else blocked.pool)

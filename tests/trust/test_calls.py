@@ -60,7 +60,7 @@ def over_the_budget(call, layout, tokens) -> list[float]:
         given = {name: x.detach().to(dtype) if name in ("q", "k", "v") else x.detach() for name, x in tokens.items()}
         inputs = [given[name].requires_grad_() for name in names]
         out = attend(layout=layout, relevant=relevant, **given, **call.attending() | {"backend": backend})
-        return [x.double() for x in (out, *torch.autograd.grad((out * weight.to(dtype)).sum(), inputs))]
+        return [x.detach().double() for x in (out, *torch.autograd.grad((out * weight.to(dtype)).sum(), inputs))]
 
     narrow = run(call.settings["backend"], call.dtype), run("reference", call.dtype)
     over, eps = [], torch.finfo(call.dtype).eps
