@@ -13,6 +13,7 @@ from gpa_nd.engine.arguments import check_no_tangents
 from gpa_nd.engine.bias import hide
 from gpa_nd.engine.choice import Affinity, Backend, Chosen, Unselected, choose
 from gpa_nd.engine.fill import Rest
+from gpa_nd.engine.infinity import infinity_to_nan
 from gpa_nd.engine.phase1 import Phase1, select
 from gpa_nd.engine.pooling import mean, pooling
 from gpa_nd.engine.precision import own_precision
@@ -59,6 +60,8 @@ def attended(
     if chosen in ("torch", "triton"):
         check_no_tangents(chosen, inputs)
     k, v, rest = hide(k, bias), hide(v, bias), None
+    if layout.always is not None:  # Phase 1 has not seen what is always on
+        k = infinity_to_nan(k)
     if unselected == "pooled":
         with own_precision(q):
             rest = Rest.of(k, v, layout, relevant, bias, pooling(chosen))

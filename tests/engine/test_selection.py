@@ -160,6 +160,19 @@ def test_a_key_that_is_not_finite_spoils_its_batch_entry_and_head(case, backend,
         assert out[0, 0].equal(clean[0, 0])
 
 
+@pytest.mark.parametrize("affinity", ["dot", "euclidean"])
+def test_infinity_in_a_key_that_is_always_on_and_that_nobody_ranks_spoils_who_sees_it(backend, affinity):
+    layout = gpa_nd.audio(2, 4, 1, causal=True).layout((8,), (8,))
+    q, k, v = torch.randn(3, 1, 1, 8, 4)
+    settings = {"kappa": 1, "affinity": affinity, "backend": backend}
+    clean = gpa_attention(q, k, v, layout, **settings)
+    for bad in (torch.inf, -torch.inf):  # one of them makes affinities of −∞
+        k[:, :, 6, 0] = bad
+        out = gpa_attention(q, k, v, layout, **settings)
+        assert out[:, :, 6:].isnan().all()
+        assert out[:, :, :6].equal(clean[:, :, :6])
+
+
 def test_nan_in_one_head_changes_no_bit_of_another_where_groups_are_ragged(backend):
     gpa = gpa_nd.image(downsample=4, cells=(5, 7), kappa=12)
     layout = gpa.layout((61, 66), (61, 66))

@@ -14,14 +14,14 @@ from tests.trust.calls import Call, calls
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*encountered:RuntimeWarning")  # numpy, under Triton's interpreter
 
-FEW_NUMBERS = (
-    8  # times eps: the largest error of a few numbers is luck. The budget itself: tests/engine/test_attention.py
-)
+LUCK = 64
+"""How many eps of the largest number a drawn call may err more: of its few numbers, the largest error is luck.
+A wrong result errs by thousands; tests/engine/test_attention.py holds more numbers to the budget itself."""
 
 
 @pytest.mark.parametrize(
     ("backends", "in_ci", "nightly"),
-    [(("reference", "torch", "torch", "auto"), 100, 2000), (("triton",), 3, 60)],
+    [(("reference", "torch", "torch", "auto"), 100, 2000), (("triton",), 2, 40)],
     ids=["eager", "triton"],
 )
 def test_a_valid_call_is_finite_repeats_and_errs_within_the_budget(each_of, figure, backends, in_ci, nightly):
@@ -39,8 +39,9 @@ def test_a_valid_call_is_finite_repeats_and_errs_within_the_budget(each_of, figu
         for x, grad in zip(leaves, torch.autograd.grad(out.sum(), leaves, allow_unused=True), strict=True):
             assert grad is None or (grad.shape == x.shape and grad.isfinite().all())
         if "selection" not in call.settings and "unselected" not in call.settings:
-            most[0] = max(most[0], *over_the_budget(call, layout, tokens))
-            assert most[0] <= FEW_NUMBERS
+            over = max(over_the_budget(call, layout, tokens))
+            assert over <= LUCK
+            most[0] = max(most[0], over)
         seen[call.settings["backend"]] += 1
 
     each_of(calls(backends, empty=True), in_ci, nightly, check)
@@ -60,7 +61,7 @@ def over_the_budget(call, layout, tokens) -> list[float]:
         given = {name: x.detach().to(dtype) if name in ("q", "k", "v") else x.detach() for name, x in tokens.items()}
         inputs = [given[name].requires_grad_() for name in names]
         out = attend(layout=layout, relevant=relevant, **given, **call.attending() | {"backend": backend})
-        return [x.double() for x in (out, *torch.autograd.grad((out * weight.to(dtype)).sum(), inputs))]
+        return [x.detach().double() for x in (out, *torch.autograd.grad((out * weight.to(dtype)).sum(), inputs))]
 
     narrow = run(call.settings["backend"], call.dtype), run("reference", call.dtype)
     over, eps = [], torch.finfo(call.dtype).eps
