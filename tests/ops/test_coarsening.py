@@ -261,6 +261,13 @@ def test_groups_take_a_level_for_each_doubling_and_one_more(factor, levels, monk
     assert len(taken) == levels
 
 
+def test_groups_and_order_are_made_on_the_device_of_the_edges():
+    edge_index, weight = grid(5, 6), torch.rand(49)
+    with torch.device("meta"):  # where a tensor lands that is made without a device
+        made = heavy_edge_matching(edge_index, 30, 4, weight), coarsening_order(edge_index, 30, weight)
+    assert {x.device.type for x in made} == {"cpu"}
+
+
 # coarse_edges
 
 

@@ -29,6 +29,7 @@ def main() -> None:
     parser.add_argument("--cases", type=int, default=4, help="about how many cases of every test are recorded")
     parser.add_argument("--out", type=Path, default=Path("runs/mutants"), help="folder of what is recorded and found")
     parser.add_argument("--packages", nargs="+", default=PACKAGES, help="folders whose code is changed")
+    parser.add_argument("--without", nargs="*", default=(), help="folders in them whose code is not")
     parser.add_argument("--record", action="store_true", help="record again which tests run which lines")
     parser.add_argument("--again", action="store_true", help="test those again that survived before")
     options = parser.parse_args()
@@ -36,7 +37,7 @@ def main() -> None:
     out.mkdir(parents=True, exist_ok=True)
     if options.record or not (out / "durations.json").exists():
         record(root, out.resolve(), options.cases)
-    chosen = sample(mutants(root, tuple(options.packages)), options.sample, options.seed)
+    chosen = sample(mutants(root, options.packages, options.without), options.sample, options.seed)
     verdicts = read(out / "verdicts.jsonl")
     if options.again:
         verdicts = {key: verdict for key, verdict in verdicts.items() if verdict.is_killed}
@@ -48,7 +49,7 @@ def main() -> None:
         began, left = time.monotonic(), [mutant for mutant in chosen if mutant.key not in verdicts]
         for number, mutant in enumerate(left, 1):
             of = trace.cases_of(mutant.file, mutant.change, extents_of(mutant.source))
-            tests = trace.in_turn(of, options.budget)
+            tests = trace.in_turn(mutant.file, of, options.budget)
             verdict = Verdict("not run", "", "", 0, 0.0)
             if tests:
                 verdict = tree.test(mutant.file, mutant.changed, tests, trace.seconds)
@@ -66,7 +67,7 @@ def check_unchanged(tree: Tree, file: str, trace: Trace) -> None:
     Raises:
         SystemExit: one does not.
     """
-    tests = trace.in_turn(set(trace.seconds), budget=60.0)
+    tests = trace.in_turn("", [set(trace.seconds)], budget=60.0)
     source = (tree.folder / file).read_text(encoding="utf-8")
     verdict = tree.test(file, source, tests, trace.seconds, keep_compiled=True)
     if verdict.outcome != "survived":

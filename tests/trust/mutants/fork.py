@@ -20,7 +20,7 @@ IMPORTED = ("numpy", "torch", "triton", "triton.language", "torch_geometric", "h
 """What is imported once for all mutants; none of it imports the library."""
 
 MEMORY = 16 * 2**30  # bytes of addresses that a mutant may have
-PATIENCE = (20.0, 10.0)  # seconds of processor time for a test: so many, and so many times what it takes
+PATIENCE = (10.0, 5.0)  # seconds of processor time for a test: so many, and so many times what it takes
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -44,11 +45,13 @@ class Mutant:
         return f"{self.file}:{self.change.lines[0]} {self.key}"
 
 
-def mutants(root: Path, packages: tuple[str, ...]) -> list[Mutant]:
-    """Every change of every file of the packages that a machine without a GPU could notice."""
+def mutants(root: Path, packages: Sequence[str], without: Sequence[str] = ()) -> list[Mutant]:
+    """Every change of every file of the packages, but of those ``without``, that could be noticed without a GPU."""
     found, alike = [], Counter[str]()
     for package in packages:
         for path in sorted((root / package).rglob("*.py")):
+            if any(path.is_relative_to(root / folder) for folder in without):
+                continue
             source = path.read_text(encoding="utf-8")
             lines = source.encode().splitlines()
             for change in changes_of(source):

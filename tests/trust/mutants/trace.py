@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from collections import defaultdict
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import coverage
 import pytest
@@ -110,24 +110,29 @@ class Trace:
             ran = {line: {x.rpartition("|")[0] for x in of} for line, of in data.contexts_by_lineno(file).items()}
             self.lines[str(Path(file).relative_to(root))] = ran
 
-    def cases_of(self, file: str, change: Change, extents: dict[str, tuple[int, int]]) -> set[str]:
-        """Those that ran the changed lines; those of its function or file if it runs when they are imported only."""
-        lines = self.lines.get(file, {})
+    def cases_of(self, file: str, change: Change, extents: dict[str, tuple[int, int]]) -> list[set[str]]:
+        """Those that ran the changed lines, those of its function, and those of its file where nothing else did."""
+        lines, found = self.lines.get(file, {}), list[set[str]]()
         for first, last in (change.lines, extents.get(change.place, change.lines), extents[""]):
             ran = set[str]().union(*(lines.get(line, ()) for line in range(first, last + 1)))
-            if ran and ran != {""}:
-                return ran & self.seconds.keys()
-        return set()
+            if len(found) < 2 or not any(found):
+                found.append(ran & self.seconds.keys())
+        return found
 
-    def in_turn(self, cases: set[str], budget: float) -> list[str]:
+    def in_turn(self, file: str, cases: list[set[str]], budget: float) -> list[str]:
         """One case of every test, the quickest, then a second one of each, and so on: so many seconds in all.
 
-        Those come first, then the cases of the same tests that were left out when lines were recorded.
+        All cases of the tests that mirror the file come first; then the cases in their order; then those of the same
+        tests that were left out when lines were recorded.
         """
+        own = f"/test_{PurePath(file).stem}.py::"
+        nearness = {case: -i for i, of in enumerate(reversed(cases)) for case in of}
+        tests = {function_of(case) for case in nearness} | {test for test in self.cases if own in test}
         turns = []
-        for test in {function_of(case) for case in cases}:
-            order = sorted(self.cases[test], key=lambda case: (case not in cases, self.seconds[case]))
-            turns += [(case not in cases, turn, self.seconds[case], case) for turn, case in enumerate(order)]
+        for test in tests:
+            order = sorted(self.cases[test], key=lambda case: (nearness.get(case, 1), self.seconds[case]))
+            for turn, case in enumerate(order):
+                turns.append((own not in test, nearness.get(case, 1), turn, self.seconds[case], case))
         chosen, spent = list[str](), 0.0
         for *_, seconds, case in sorted(turns):
             if spent + seconds <= budget:
