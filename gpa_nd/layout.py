@@ -113,7 +113,7 @@ class Layout:
                 self.parents = self.coarser.fine_cells.labels[self.query_cells.order[self.query_cells.offsets[:-1]]]
             self.children = self.coarser.members.table
         if len(self.query_groups) < self.query_groups.num_elements or n_k < self.key_groups.num_elements:
-            self.pooled = self._over(self.query_cells, _singles(n_k, self.device))
+            self.pooled = self._over(self.query_cells, singles(n_k, self.device))
         if self.query_parts is not None and self.key_parts is not None:
             self._look(self.query_parts, self.key_parts)
 
@@ -230,7 +230,7 @@ class Layout:
         """The same over what is pooled already: the elements of these cells and of these groups of keys."""
         of_cells = self.key_ranges, self.coarse_positions, self.ranked_by
         return Layout(
-            _singles(cells.num_elements, self.device),
+            singles(cells.num_elements, self.device),
             cells,
             keys,
             key_ranges=of_cells[0],
@@ -243,7 +243,7 @@ class Layout:
         cells_of_parts = Partition.from_labels(part_labels(queries, self.fine_cells))
         self.by_parts = queries.largest >= FEW_MEMBERS
         cells = cells_of_parts if self.by_parts else self.query_cells
-        self.first_look = self._over(cells, _singles(n_k, self.device))
+        self.first_look = self._over(cells, singles(n_k, self.device))
         self.second_look = self._over(cells_of_parts, Partition.from_labels(part_labels(keys, self.key_groups)))
 
     def _all_keys(self) -> Tensor:
@@ -268,7 +268,8 @@ class Layout:
         return int(inside.sum(1).max()) if len(inside) else 0
 
 
-def _singles(n: int, device: torch.device) -> Partition:
+def singles(n: int, device: torch.device) -> Partition:
+    """Every element as a cell of its own."""
     return Partition.from_labels(torch.arange(n, device=device))
 
 

@@ -8,7 +8,7 @@ import torch
 
 from gpa_nd.diagnostics.work import Work
 from gpa_nd.engine.blocked.blocks import CellBlocks, limit_on
-from gpa_nd.engine.blocked.phase2 import _multiplies as multiplies
+from gpa_nd.engine.blocked.phase2 import multiplies
 from gpa_nd.engine.blocked.widths import widths
 from gpa_nd.engine.precision import wide
 from gpa_nd.layout import Layout

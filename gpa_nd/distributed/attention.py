@@ -11,7 +11,7 @@ from gpa_nd.distributed.blocks import Blocks, by_head, repeated
 from gpa_nd.distributed.peers import Peers
 from gpa_nd.distributed.share import Share
 from gpa_nd.engine import Affinity, Backend
-from gpa_nd.layout import Layout, _singles
+from gpa_nd.layout import Layout, singles
 
 
 def attend(
@@ -55,7 +55,7 @@ def attend(
     cells = repeated(share.cells, heads, q.shape[2])
     layout = Layout(
         query_groups=cells,
-        query_cells=_singles(len(cells), q.device),
+        query_cells=singles(len(cells), q.device),
         key_groups=blocks.groups,
         key_members=blocks.members,
         fine_cells=cells,

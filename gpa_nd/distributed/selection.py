@@ -17,7 +17,7 @@ from gpa_nd.engine.phase1 import CANDIDATES, Keys, Phase1, always_on, kept_keys,
 from gpa_nd.engine.precision import wide
 from gpa_nd.engine.rankings import as_long_as_keys
 from gpa_nd.engine.rules import Rule
-from gpa_nd.layout import Layout, _singles
+from gpa_nd.layout import Layout, singles
 
 
 def select_keys(
@@ -117,7 +117,7 @@ def _ranked_again(
     if not named.numel():
         return candidates[..., : rule.kappa]
     cells = repeated(parts.look.rankers.cells, q_parts.shape[0] * q_parts.shape[1], q_parts.shape[2])
-    second = Layout(_singles(cells.num_elements, q_parts.device), cells, blocks.groups)
+    second = Layout(singles(cells.num_elements, q_parts.device), cells, blocks.groups)
     ranked = keys.backend.rank_by_members(
         *(q_parts.flatten(0, 2)[None, None], rows, second, rule.kappa, added[0][..., 0] if added else None),
         *(blocks.numbered(named), rule.mass is not None),

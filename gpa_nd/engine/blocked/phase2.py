@@ -137,7 +137,7 @@ class Phase2:
     def attend(self) -> Float[Tensor, "b h n_q c_v"]:
         """The result."""
         out = self.v.new_empty(self.rows, self.v.shape[-1])
-        dtype = self.v.dtype if _multiplies(self.v) else self.dtype
+        dtype = self.v.dtype if multiplies(self.v) else self.dtype
         for members, block in self._blocks(matrices=2):
             keys = self._gather(members, block, dtype)
             for queries in self._score(block, keys, matrices=2):
@@ -296,7 +296,7 @@ class Phase2:
         return self.room(name, shape, self.dtype).zero_()
 
 
-def _multiplies(x: Tensor) -> bool:
+def multiplies(x: Tensor) -> bool:
     """Whether the device multiplies matrices of this dtype, whose sums are then rounded once, to the result."""
     if x.device.type != "cpu" or x.dtype != torch.bfloat16:
         return x.device.type != "cpu" or x.dtype in (torch.float32, torch.float64)
