@@ -122,3 +122,14 @@ def test_nothing_to_select_from_has_as_many_columns_as_the_finest_level_selects(
     layout = gpa_nd.audio(2, 4, (3, 2)).layout((24,), (24,))
     nothing = torch.zeros(0, 1, 24, 2)
     assert select_keys(nothing, nothing, layout, kappa=(3, 2), backend=backend).shape == (0, 1, 4, 3)
+
+
+def test_a_cell_above_that_cannot_be_ranked_leaves_nothing_to_select_from_below(backend):
+    layout = gpa_nd.audio(2, 8, (2, 2)).layout((64,), (64,))
+    q, k = torch.randn(2, 1, 1, 64, 4)
+    q[:, :, 0] = torch.nan
+    below = layout.parents == layout.parents[0]
+    assert 1 < below.sum() < len(below)
+    chosen = select_keys(q, k, layout, kappa=(2, 2), backend=backend)[0, 0]
+    assert (chosen[below] == -2).all()
+    assert (chosen[~below] >= 0).all()

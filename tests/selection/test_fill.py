@@ -120,6 +120,17 @@ def test_what_is_no_number_reaches_who_sees_it_and_no_gradient_of_others():
         assert all(x[:, :, :16].isfinite().all() for x in grads)
 
 
+def test_a_cell_that_is_no_number_sends_no_gradient():
+    layout = gpa_nd.audio(4, 4, 1).layout((32,), (32,))
+    q, k, v = torch.randn(3, 1, 1, 32, 4, dtype=torch.float64)
+    q[:, :, 3] = torch.nan
+    inputs = [x.requires_grad_() for x in (q, k, v)]
+    out = gpa_attention(*inputs, layout, kappa=1, unselected="pooled", backend="torch")
+    assert out[:, :, :8].isnan().all()
+    grads, of_others = (torch.autograd.grad(x.sum(), inputs, retain_graph=True) for x in (out, out[:, :, 8:]))
+    assert all(a.isfinite().all() and a.equal(b) for a, b in zip(grads, of_others, strict=True))
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
 def test_every_dtype_is_answered_in_kind(dtype, backend):
     gpa = gpa_nd.image(downsample=2, cells=3, kappa=2, unselected="pooled", backend=backend)
