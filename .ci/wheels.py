@@ -61,7 +61,7 @@ def main() -> int:
     """Build, look, and test; the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nightly", action="store_true", help="every Python and every extra, which takes an hour")
-    parser.add_argument("--pythons", default=",".join(PYTHONS), help="with --nightly, some of them")
+    parser.add_argument("--pythons", default=",".join(PYTHONS), help="with --nightly, some of them; may be empty")
     parser.add_argument("--extras", default=",".join(EXTRAS), help="with --nightly, some of them; may be empty")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -71,7 +71,7 @@ def main() -> int:
         outside = unpack(sdist, work)
         if not options.nightly:
             return beside_installed(wheel, outside, work)
-        for version in options.pythons.split(","):
+        for version in filter(None, options.pythons.split(",")):
             with_python(version, wheel, outside, work)
         for extra in filter(None, options.extras.split(",")):
             with_extra(extra, wheel, outside, work)

@@ -131,7 +131,7 @@ def _load_checkpoint(path: Path, device: torch.device) -> LoadedModel:
         info = ModelInfo(identity["preset"], int(saved["step"]), int(identity["seed"]), **trained_on)
         prefix = "module."  # of AveragedModel, which counts its updates beside the weights
         weights = {name.removeprefix(prefix): x for name, x in saved["ema"].items() if name.startswith(prefix)}
-    except (SettingsError, KeyError, ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+    except (KeyError, ValueError, TypeError, AttributeError, OverflowError, RuntimeError) as error:
         raise UserError(f"model: {path} is no checkpoint of this version ({_words(error)})") from error
     return LoadedModel(_build(settings, weights, path, device), settings, info)
 

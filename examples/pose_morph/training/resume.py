@@ -48,7 +48,7 @@ def _check_entries(saved: dict[str, Any], checkpoint: Path) -> None:
     try:
         group = json.loads(saved["settings"])["training"]["minibatch_group"]
         understood = isinstance(group, int) and {type(saved["data"][name]) for name in ("pairs", "digest")} == {int}
-    except (KeyError, ValueError, TypeError, RecursionError):
+    except (LookupError, ValueError, TypeError, RecursionError):
         understood = False
     if not understood:
         raise UserError(f"resume: the settings or data of {checkpoint} are not as this program writes them; {INSTEAD}")
