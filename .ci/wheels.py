@@ -35,7 +35,7 @@ LEFT_OUT = ("--ignore=tests/engine/fused", "-k", "not compil and not export")
 
 EVERY_MODULE = """
 import importlib, pkgutil, sys, gpa_nd
-left_out = ("gpa_nd.engine.fused", "gpa_nd.ops.metis")  # what needs the extras triton and metis
+left_out = ("gpa_nd.engine.fused", "gpa_nd.ops.metis", "gpa_nd.diffusers", "gpa_nd.transformers")  # need extras
 def walk(package):
     for found in pkgutil.iter_modules(package.__path__, package.__name__ + "."):
         if not found.name.startswith(left_out):
@@ -50,6 +50,13 @@ EXTRAS = {
     "train": ("-m", "examples.pose_morph.train", "--max-steps", "1", "--out", "run"),
     "bench": ("-m", "benchmarks.attention", "--help"),
     "docs": ("-m", "sphinx", "-q", "-W", "-n", "-b", "html", "docs", "html"),
+    "diffusers": ("-c", "import gpa_nd.diffusers"),
+    "transformers": ("-c", "import gpa_nd.transformers"),
+    "onnx": (
+        "-c",
+        "import gpa_nd, torch; x = 3 * (torch.randn(1, 1, 64, 8),); "
+        "torch.onnx.export(gpa_nd.audio(4, 4, 2), x, 'gpa.onnx', dynamo=True)",
+    ),
     "metis": ("-c", "import gpa_nd.ops.metis"),
     "triton": ("-c", "import os; os.environ['TRITON_INTERPRET'] = '1'; import gpa_nd.engine.fused.attention"),
     "test": ("-m", "pytest", "-q", "-p", "no:cacheprovider", *FEW_TESTS),
