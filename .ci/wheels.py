@@ -20,6 +20,7 @@ import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+START = time.perf_counter()
 TOOLS = ("build==1.6.1", "twine==7.0.0")
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
@@ -64,8 +65,8 @@ EXTRAS = {
 """What each extra is for, as a command that must work with it alone."""
 
 
-def main() -> int:
-    """Build, look, and test; the exit status."""
+def main() -> None:
+    """Build, look, and test."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nightly", action="store_true", help="every Python and every extra, which takes an hour")
     parser.add_argument("--pythons", default=",".join(PYTHONS), help="with --nightly, some of them; may be empty")
@@ -77,12 +78,12 @@ def main() -> int:
         check_wheel(wheel)
         outside = unpack(sdist, work)
         if not options.nightly:
-            return beside_installed(wheel, outside, work)
+            beside_installed(wheel, outside, work)
+            return
         for version in filter(None, options.pythons.split(",")):
             with_python(version, wheel, outside, work)
         for extra in filter(None, options.extras.split(",")):
             with_extra(extra, wheel, outside, work)
-    return 0
 
 
 def say(text: str) -> None:
@@ -157,7 +158,7 @@ def expect(what: str, found: set[str], wanted: set[str]) -> None:
         sys.exit(f"{what} lacks {sorted(wanted - found)[:9]} and has too much: {sorted(found - wanted)[:9]}")
 
 
-def beside_installed(wheel: Path, outside: Path, work: Path) -> int:
+def beside_installed(wheel: Path, outside: Path, work: Path) -> None:
     """Install the wheel alone, beside all that this Python has, and run a few tests."""
     python = new_environment(sys.executable, work / "installed")
     call(python, "-m", "pip", "install", "-q", "--no-deps", "--no-index", wheel, at=outside)
@@ -165,7 +166,6 @@ def beside_installed(wheel: Path, outside: Path, work: Path) -> int:
     (packages / "of_the_tests.pth").write_text(sysconfig.get_path("purelib") + "\n")  # comes after its own packages
     call(python, "-c", EVERY_MODULE, at=outside)
     run_tests(python, FEW_TESTS, outside, packages)
-    return 0
 
 
 def with_python(version: str, wheel: Path, outside: Path, work: Path) -> None:
@@ -218,5 +218,4 @@ def find_python(version: str) -> Path | None:
 
 
 if __name__ == "__main__":
-    START = time.perf_counter()
-    sys.exit(main())
+    main()

@@ -6,6 +6,11 @@ what was counted.
 
 from __future__ import annotations
 
+import ast
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
 from docutils.nodes import Node
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
@@ -19,23 +24,48 @@ from gpa_nd.ops import GridDownsampler
 from gpa_nd.partitioners import GridPartitioner
 
 CHANNELS = 64
-ROWS = (  # what it is, the axes of q, those of k and v, and what makes the attention
-    ("audio", (16_000,), (16_000,), "gpa_nd.audio(16, 64, 8)"),
-    ("causal audio", (16_000,), (16_000,), "gpa_nd.audio(16, 64, 8, causal=True)"),
-    ("audio on two levels", (480_000,), (480_000,), "gpa_nd.audio(16, 2048, (8, 8))"),
-    ("image", (64, 64), (64, 64), "gpa_nd.image(4, 8, 12)"),
-    ("image", (256, 256), (256, 256), "gpa_nd.image(4, 32, 12)"),
-    ("image, reranked", (256, 256), (256, 256), 'gpa_nd.image(4, 32, 12, ranking="rerank")'),
-    ("image", (512, 512), (512, 512), "gpa_nd.image(8, 32, 12)"),
-    ("image on two levels", (1024, 1024), (1024, 1024), "gpa_nd.image(4, 128, (12, 12))"),
-    ("video", (16, 64, 64), (16, 64, 64), "gpa_nd.video((2, 4, 4), (8, 16, 16), 32)"),
-    ("video on two levels", (32, 128, 128), (32, 128, 128), "gpa_nd.video((2, 4, 4), (16, 32, 32), (32, 16))"),
-    ("nodes of a graph", (50_000,), (50_000,), "gpa_nd.graph(edge_index, 50_000, 16, 256, 8)"),
-    (
+NODES = 50_000
+EDGES = grid(200, 250)[0]  # each node is joined to its eight neighbours
+
+
+@dataclass(frozen=True)
+class Row:
+    """What it is, the axes of q, those of k and v, and what makes the attention: its line stands in the table."""
+
+    name: str
+    queries: tuple[int, ...]
+    keys: tuple[int, ...]
+    make: Callable[[], GPA]
+
+    @property
+    def constructor(self) -> str:
+        """The code of ``make``."""
+        (call,) = (
+            node.body
+            for node in ast.walk(ast.parse(SOURCE))
+            if isinstance(node, ast.Lambda) and node.lineno == self.make.__code__.co_firstlineno
+        )
+        return (ast.get_source_segment(SOURCE, call) or "").replace("EDGES, NODES", "edge_index, num_nodes")
+
+
+SOURCE = Path(__file__).read_text(encoding="utf-8")
+ROWS = (
+    Row("audio", (16_000,), (16_000,), lambda: gpa_nd.audio(16, 64, 8)),
+    Row("causal audio", (16_000,), (16_000,), lambda: gpa_nd.audio(16, 64, 8, causal=True)),
+    Row("audio on two levels", (480_000,), (480_000,), lambda: gpa_nd.audio(16, 2048, (8, 8))),
+    Row("image", (64, 64), (64, 64), lambda: gpa_nd.image(4, 8, 12)),
+    Row("image", (256, 256), (256, 256), lambda: gpa_nd.image(4, 32, 12)),
+    Row("image, reranked", (256, 256), (256, 256), lambda: gpa_nd.image(4, 32, 12, ranking="rerank")),
+    Row("image", (512, 512), (512, 512), lambda: gpa_nd.image(8, 32, 12)),
+    Row("image on two levels", (1024, 1024), (1024, 1024), lambda: gpa_nd.image(4, 128, (12, 12))),
+    Row("video", (16, 64, 64), (16, 64, 64), lambda: gpa_nd.video((2, 4, 4), (8, 16, 16), 32)),
+    Row("video on two levels", (32, 128, 128), (32, 128, 128), lambda: gpa_nd.video((2, 4, 4), (16, 32, 32), (32, 16))),
+    Row("nodes of a graph", (NODES,), (NODES,), lambda: gpa_nd.graph(EDGES, NODES, 16, 256, 8)),
+    Row(
         "image looks at audio",
         (64, 64),
         (16_000,),
-        "GPA(GridPartitioner(16), GridDownsampler(4), key_downsampler=GridDownsampler(16), kappa=8)",
+        lambda: GPA(GridPartitioner(16), GridDownsampler(4), key_downsampler=GridDownsampler(16), kappa=8),
     ),
 )
 COLUMNS = ("data", "constructor", "keys of a query", "multiply-adds", "dense ÷ these", "memory", "with gradients")
@@ -44,12 +74,12 @@ COLUMNS = ("data", "constructor", "keys of a query", "multiply-adds", "dense ÷ 
 def markdown() -> str:
     """The whole table."""
     lines = ["| " + " | ".join(COLUMNS) + " |", "|---|---" + "|---:" * (len(COLUMNS) - 2) + "|"]
-    names = {"gpa_nd": gpa_nd, "GPA": GPA, "GridDownsampler": GridDownsampler, "GridPartitioner": GridPartitioner}
-    names["edge_index"] = grid(200, 250)[0]  # each node is joined to its eight neighbours
-    for name, queries, keys, code in ROWS:
-        gpa = eval(code, dict(names))
-        forward, training = (cost(gpa, queries, keys, channels=CHANNELS, backward=back) for back in (False, True))
-        data = f"{name} {size(queries)}" + (f" ← {size(keys)}" if keys != queries else "")
+    for row in ROWS:
+        gpa = row.make()
+        forward, training = (
+            cost(gpa, row.queries, row.keys, channels=CHANNELS, backward=back) for back in (False, True)
+        )
+        data = f"{row.name} {size(row.queries)}" + (f" ← {size(row.keys)}" if row.keys != row.queries else "")
         figures = (
             f"{forward.keys_per_query:,.0f}",
             short(forward.total.multiply_adds),
@@ -57,7 +87,7 @@ def markdown() -> str:
             mebibytes(forward.torch_bytes),
             mebibytes(training.torch_bytes),
         )
-        lines.append(f"| {data} | `{code}` | " + " | ".join(map(unbroken, figures)) + " |")
+        lines.append(f"| {data} | `{row.constructor}` | " + " | ".join(map(unbroken, figures)) + " |")
     return "\n".join(lines)
 
 

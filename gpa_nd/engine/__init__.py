@@ -177,7 +177,7 @@ def gpa_attention(
     """Algorithm 1: ``attend(…, select_keys(…))``.
 
     With ``backend="auto"``, ``affinity="dot"`` and ``kappa`` at or above the number of coarse keys, dense attention
-    computes the same answer without gathering.
+    computes the same answer without gathering, unless a mask, a bias, a mass or the layout hides keys.
 
     Args:
         q: (B, H, n_q, c) queries.

@@ -29,8 +29,8 @@ class Best:
 
     @classmethod
     def empty(cls, heads: int, cells: int, kappa: int, wants_sums: bool, device: torch.device) -> Best:
-        """Room for so much."""
-        sums = torch.zeros(heads, cells, kappa, device=device) if wants_sums else None
+        """Room for the κ best of each cell, and for their sums if these are wanted."""
+        sums = torch.zeros(heads, cells, kappa, dtype=torch.float32, device=device) if wants_sums else None
         return cls(torch.empty(heads, cells, kappa, dtype=torch.int64, device=device), sums)
 
     def of_heads(self, q: Tensor) -> tuple[Tensor, Tensor]:

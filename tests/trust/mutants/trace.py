@@ -19,6 +19,7 @@ TESTS = (
     "tests/ops",
     "tests/partitioners",
     "tests/engine",
+    "tests/pytorch/test_onnx.py",
     "tests/selection",
     "tests/nn",
     "tests/test_partition.py",
