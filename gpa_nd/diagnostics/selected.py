@@ -69,29 +69,10 @@ def selected(
         >>> [round(weight, 2) for weight in found.weights[0, 0, 0].tolist()]
         [0.9, 0.1]
     """
-    q, k, layout, key_mask, key_bias = _flat(gpa, q, k, key_mask, key_bias)
-    if gpa.selection is None or gpa.selection.hard or is_empty(q, k):
-        relevant = select_keys(
-            q,
-            k,
-            layout,
-            kappa=gpa.kappa,
-            key_mask=key_mask,
-            key_bias=key_bias,
-            scale=gpa.scale,
-            affinity=gpa.affinity,
-            ranking=gpa.ranking,
-            mass=gpa.mass,
-            enable_gqa=gpa.enable_gqa,
-            backend=gpa.backend,
-        )
-        return Selected(relevant, (relevant >= 0).to(torch.float32), layout)
-    rules = rules_of(check_kappa(gpa.kappa, layout), gpa.ranking, gpa.mass, gpa.affinity)
-    bias = key_bias_of(key_mask, key_bias, k)
-    relevant, logits = weighed_keys(q, k, layout, rules, bias, gpa.selection, gpa.scale, gpa.backend)
-    return Selected(relevant, logits.exp().masked_fill(relevant < 0, 0), layout)
+    return _selected(gpa, *_flat(gpa, q, k, key_mask, key_bias))
 
 
+@torch.no_grad()
 def captured_by(
     gpa: GPA,
     q: Float[Tensor, "b h *query c"],
@@ -124,13 +105,12 @@ def captured_by(
         >>> print(captured_by(gpa_nd.audio(downsample=2, cells=2, kappa=2), x, x))
         97.8% captured, 97.8% at best: 100.0% of it
     """
-    found = selected(gpa, q, k, key_mask=key_mask, key_bias=key_bias)
     q, k, layout, key_mask, key_bias = _flat(gpa, q, k, key_mask, key_bias)
     return captured_mass(
         q,
         k,
         layout,
-        found.relevant,
+        _selected(gpa, q, k, layout, key_mask, key_bias).relevant,
         cells=cells,
         key_mask=key_mask,
         key_bias=key_bias,
@@ -152,3 +132,29 @@ def _flat(
     key_mask = None if key_mask is None else key_mask.flatten(1)
     key_bias = None if key_bias is None else key_bias.flatten(2)
     return q.flatten(2, -2), k.flatten(2, -2), layout, key_mask, key_bias
+
+
+def _selected(
+    gpa: GPA, q: Tensor, k: Tensor, layout: Layout, key_mask: Tensor | None, key_bias: Tensor | None
+) -> Selected:
+    """:func:`selected`, of flat tokens."""
+    if gpa.selection is None or gpa.selection.hard or is_empty(q, k):
+        relevant = select_keys(
+            q,
+            k,
+            layout,
+            kappa=gpa.kappa,
+            key_mask=key_mask,
+            key_bias=key_bias,
+            scale=gpa.scale,
+            affinity=gpa.affinity,
+            ranking=gpa.ranking,
+            mass=gpa.mass,
+            enable_gqa=gpa.enable_gqa,
+            backend=gpa.backend,
+        )
+        return Selected(relevant, (relevant >= 0).to(torch.float32), layout)
+    rules = rules_of(check_kappa(gpa.kappa, layout), gpa.ranking, gpa.mass, gpa.affinity)
+    bias = key_bias_of(key_mask, key_bias, k)
+    relevant, logits = weighed_keys(q, k, layout, rules, bias, gpa.selection, gpa.scale, gpa.backend)
+    return Selected(relevant, logits.exp().masked_fill(relevant < 0, 0), layout)
