@@ -92,6 +92,16 @@ def columns_of(members: Partition, chosen: int) -> int:
     return max(1, int(members.host_offsets.diff().topk(min(chosen, len(members))).values.sum()))
 
 
+def looked_through(layout: Layout, sizes: Sizes) -> int:
+    """Bytes of k, where keys that are always on and that nobody ranked are looked through for infinity.
+
+    Devices that would have to be waited for copy them instead.
+    """
+    if layout.always is None:
+        return 0
+    return sizes.key_rows * layout.key_groups.num_elements * sizes.channels * sizes.given
+
+
 def phase2(layout: Layout, chosen: int, sizes: Sizes, *, logits: bool = False) -> Phase:
     """Attention to the elements under so many coarse keys of each cell, to which logits are added or not."""
     c, c_v = sizes.channels, sizes.value_channels
@@ -103,7 +113,9 @@ def phase2(layout: Layout, chosen: int, sizes: Sizes, *, logits: bool = False) -
         held.block(layout, cells, columns, part, sizes, sizes.device != "cpu" or multiplies(dtype), logits)
     out = (sizes.rows * layout.query_groups.num_elements + 1) * c_v * sizes.given
     selected = sizes.rows * len(layout.query_cells) * chosen * INDEX
-    return Phase(work + Work(0, 2 * selected, 0), out + held.bytes, out)
+    looked = looked_through(layout, sizes)
+    copied = looked if sizes.device != "cpu" else 0
+    return Phase(work + Work(0, 2 * selected + looked, copied), out + copied + held.bytes, out + copied)
 
 
 def backward(layout: Layout, chosen: int, sizes: Sizes, *, logits: bool = False) -> Phase:

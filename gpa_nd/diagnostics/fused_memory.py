@@ -5,7 +5,7 @@ What it computes and moves is not told here.
 
 from __future__ import annotations
 
-from gpa_nd.diagnostics.blocked_work import INDEX, Phase, Sizes, selected
+from gpa_nd.diagnostics.blocked_work import INDEX, Phase, Sizes, looked_through, selected
 from gpa_nd.diagnostics.work import Work
 from gpa_nd.engine.phase1 import CANDIDATES
 from gpa_nd.engine.rules import Rule
@@ -32,7 +32,7 @@ def phase2(layout: Layout, chosen: int, sizes: Sizes) -> Phase:
     """Attention to the elements under so many coarse keys of each cell."""
     names = sizes.rows * len(layout.query_cells) * chosen * INDEX
     copies = sizes.value_channels * sizes.given * (2 if sizes.given < FLOAT else 1)
-    out = sizes.rows * layout.query_groups.num_elements * (copies + 2 * FLOAT)
+    out = sizes.rows * layout.query_groups.num_elements * (copies + 2 * FLOAT) + looked_through(layout, sizes)
     return Phase(Work(), out + LISTS * names, out)
 
 

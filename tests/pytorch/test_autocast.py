@@ -6,8 +6,6 @@ import torch
 import gpa_nd
 from gpa_nd.nn import CopyAttention, GatedCoarse
 
-TARGET, SOURCE = torch.randn(2, 8, 10, 13), torch.randn(2, 8, 10, 13)
-
 
 def block(gated, **settings):
     gpa = gpa_nd.image(downsample=(3, 4), cells=(2, 3), kappa=2, **settings)
@@ -18,19 +16,20 @@ def block(gated, **settings):
 def test_a_block_is_what_its_projections_in_bfloat16_make_it(gated):
     seen = {}
     module = block(gated)
+    target, source = torch.randn(2, 2, 8, 10, 13)
     module.attention.register_forward_hook(lambda _, inputs, out: seen.update(inputs=inputs, out=out))
     with torch.autocast("cpu", torch.bfloat16):
-        out = module(TARGET, SOURCE)
+        out = module(target, source)
         q, k, v = seen["inputs"]
         assert {x.dtype for x in (q, k, v, seen["out"])} == {torch.bfloat16}
-    assert out[:, :8].equal(TARGET)  # what is not projected stays as it is
+    assert out[:, :8].equal(target)  # what is not projected stays as it is
     attended = seen["out"]
     if not gated:
         assert module.attention(q, k, v).equal(attended)  # the engine does not look at autocast
     out.float().square().sum().backward()
     assert {x.grad.dtype for x in module.parameters()} == {torch.float32}
     # Rounding may change which keys are chosen, but where it does not, it changes little.
-    near = (out - module(TARGET, SOURCE)).abs().amax(1) < 0.05
+    near = (out - module(target, source)).abs().amax(1) < 0.05
     assert near.float().mean() > 0.9
 
 
