@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from torch._compile import _disable_dynamo
 from torch.distributed.device_mesh import DeviceMesh
 
-from gpa_nd.distributed.agreement import agree
+from gpa_nd.distributed.agreement import agree, check_same
 from gpa_nd.distributed.arguments import agreed
 from gpa_nd.distributed.attention import attend
+from gpa_nd.distributed.geometry import GEOMETRY, check_geometry, geometry_of
 from gpa_nd.distributed.peers import Peers
 from gpa_nd.distributed.selection import select_keys
 from gpa_nd.distributed.shards import Rows, Shards
@@ -84,6 +85,7 @@ class ContextParallel(nn.Module):
         self.traffic: Traffic | None = None
         self._shards: dict[object, Shards] = {}
         self._shares: dict[object, Share] = {}
+        self._same: dict[object, bool] = {}  # shapes whose layouts were compared
 
     def shards(self, query_shape: Shape, key_shape: Shape | None = None) -> Shards:
         """Which rows, places along the first axis, each process holds.
@@ -132,11 +134,16 @@ class ContextParallel(nn.Module):
             rows: as for :meth:`shard`.
 
         Raises:
-            ValueError: in any process, x has another number of rows.
+            ValueError: in any process, x has another number of rows; or rows, or layouts, that differ between them.
         """
-        told = agree(self.peers, lambda: {"rows": [x.shape[axis]]}, {"rows": 1})
+        given = [-1] * self.peers.size if rows is None else [len(places) for places in rows]
+        told = agree(
+            self.peers, lambda: {"rows": [x.shape[axis]], "given": given}, {"rows": 1, "given": self.peers.size}
+        )
+        check_same("rows", [None if -1 in each else each for each in told["given"]])
         counts = [count for (count,) in told["rows"]]
-        rows = self.shards((sum(counts), *x.shape[axis + 1 : -1])).queries if rows is None else rows
+        shape = (sum(counts), *x.shape[axis + 1 : -1])
+        rows = self._compared(shape, shape).queries if rows is None else rows
         _check_rows("x", counts, rows)
         own = x.movedim(axis, 0)
         padded = own.new_zeros(max(counts), *own.shape[1:])
@@ -173,12 +180,12 @@ class ContextParallel(nn.Module):
 
         Raises:
             TypeError: as :class:`~gpa_nd.GPA`, in this process.
-            ValueError: as :class:`~gpa_nd.GPA`, in any process; other rows than :meth:`shards` says; or tensors that
-                differ between processes in more than these.
+            ValueError: as :class:`~gpa_nd.GPA`, in any process; other rows than :meth:`shards` says; tensors that
+                differ between processes in more than these; or GPAs that differ in settings or in their layout.
         """
         gpa, peers = self.gpa, self.peers
         told = agreed(gpa, peers, q, k, v, key_mask, key_bias)
-        shards = self.shards(told.query_shape, told.key_shape)
+        shards = self._compared(told.query_shape, told.key_shape)
         _check_rows("q", told.rows["q"], shards.queries)
         _check_rows("k", told.rows["k"], shards.keys)
         own_shape, mask, added = q.shape[2:-1], key_mask, key_bias
@@ -202,6 +209,18 @@ class ContextParallel(nn.Module):
         width = (k.shape[3] + v.shape[3]) * k.element_size()
         self.traffic = Traffic(coarse, peers.received - before - coarse, elsewhere * width)
         return torch.unflatten(out, 2, own_shape)
+
+    def _compared(self, query_shape: tuple[int, ...], key_shape: tuple[int, ...]) -> Shards:
+        """The shards, once all processes found together that their layouts say the same.
+
+        Raises:
+            ValueError: they do not, or one of them cannot be made.
+        """
+        shapes = query_shape, key_shape
+        if shapes not in self._same:
+            check_geometry(agree(self.peers, lambda: geometry_of(self._layout(*shapes)), GEOMETRY))
+            _keep(self._same, shapes, True)
+        return self.shards(*shapes)
 
     def _layout(self, query_shape: Shape, key_shape: Shape) -> Layout:
         """That of the whole, on the CPU; a copy of the GPA makes it, so that nobody keeps it."""

@@ -405,7 +405,7 @@ def an_error_in_one_process_is_an_error_in_all(groups: dict[int, Any]) -> None:
         ] * 3,
         "q: expected [": [good[:, :, 1:]] * 3,
         "v: its shape": [good, good, good[..., :2]],
-        "requires_grad: expected the same in every process, got none of them in process 0 and v in 2": [
+        "requires_grad: expected the same in every process, got none of them in process 0 and v in process 2": [
             good, good, good.clone().requires_grad_(),
         ],
     }  # fmt: skip
@@ -419,6 +419,49 @@ def an_error_in_one_process_is_an_error_in_all(groups: dict[int, Any]) -> None:
     with pytest.raises(ValueError, match=r"x: expected \[.*\] rows along the first axis"):
         attention.unshard(good[:, :, rank // 2 :])
     attention(good, good, good)  # and nobody waits for anybody
+
+
+@claim
+def another_geometry_in_one_process_is_an_error_in_all(groups: dict[int, Any]) -> None:
+    """Process 2 has another one than the others: what all of them hear of it, and the two."""
+    down, cells, sinks = GridDownsampler(3), GridPartitioner(7), [GlobalElements(torch.arange(3))]
+
+    def gpa(partitioner: Any = cells, downsampler: Any = down, **more: Any) -> GPA:
+        return GPA(partitioner, downsampler, kappa=2, **more)
+
+    unlike = {
+        "partitioner: expected the same in every process, got 7 cells in process 0 and 5 cells in process 2": (
+            gpa(), gpa(GridPartitioner(5)),
+        ),
+        "downsampler: expected the same in every process, got 21 groups of queries in process 0 and 16 groups": (
+            gpa(), gpa(downsampler=GridDownsampler(4)),
+        ),
+        "key_downsampler: expected the same in every process, got 21 groups of keys in process 0 and 16 groups": (
+            gpa(), gpa(key_downsampler=GridDownsampler(4)),
+        ),
+        "key_upsampler: expected the same in every process, got 61 keys under coarse keys in process 0 and 41 keys": (
+            gpa(), gpa(key_upsampler=EveryOther(down)),
+        ),
+        "always: expected the same in every process, got 0 coarse keys that are always on in process 0 and 7 coarse": (
+            gpa(), gpa(always=sinks),
+        ),
+        "always: expected the same in every process, got 7 coarse keys that are always on in process 0 and 7 other": (
+            gpa(always=sinks), gpa(always=[GlobalElements(torch.arange(3, 6))]),
+        ),
+        "process 2: its arguments are wrong": (gpa(), gpa(GridPartitioner((5, 2)))),
+    }  # fmt: skip
+    good = ContextParallel(gpa())
+    rank = good.peers.rank
+    x = good.shard(torch.randn(1, 2, 61, 4))
+    for said, pair in unlike.items():
+        attention = ContextParallel(pair[rank == 2])
+        own = "partitioner: " if rank == 2 and said.startswith("process") else said
+        for call in (lambda of=attention: of(x, x, x), lambda of=attention: of.unshard(x)):
+            with pytest.raises(ValueError, match=re.escape(own)):
+                call()
+    with pytest.raises(ValueError, match=r"rows: expected the same in every process, got None in process 0 and \["):
+        good.unshard(x, rows=good.shards((61,)).queries if rank == 2 else None)
+    assert good.unshard(good(x, x, x)).shape == (1, 2, 61, 4)  # and nobody waits for anybody
 
 
 def work(rank: int, folder: Path, only: str) -> None:
