@@ -414,11 +414,29 @@ def an_error_in_one_process_is_an_error_in_all(groups: dict[int, Any]) -> None:
             attention(*(tensors if rank == 2 else [good] * 3))
     with pytest.raises(ValueError, match="key_mask: expected the same in every process, got None in process 0"):
         attention(good, good, good, key_mask=torch.ones(1, good.shape[2], dtype=torch.bool) if rank == 2 else None)
-    with pytest.raises(ValueError, match="settings: expected the same in every process"):
-        ContextParallel(SEQUENCE.make(kappa=2 + (rank == 2)))(good, good, good)
     with pytest.raises(ValueError, match=r"x: expected \[.*\] rows along the first axis"):
         attention.unshard(good[:, :, rank // 2 :])
     attention(good, good, good)  # and nobody waits for anybody
+
+
+@claim
+def another_setting_in_one_process_is_an_error_in_all_that_names_it(groups: dict[int, Any]) -> None:
+    of_process_2: list[tuple[str, Any, str]] = [
+        ("kappa", 3, "got 2 in process 0 and 3 in process 2"),
+        ("causal", True, "got False in process 0 and True in process 2"),
+        ("scale", 0.5, "got None in process 0 and 0.5 in process 2"),
+        ("affinity", "euclidean", "got 'dot' in process 0 and 'euclidean' in process 2"),
+        ("ranking", "rms", "got 'mean' in process 0 and 'rms' in process 2"),
+        ("mass", 0.5, "got None in process 0 and 0.5 in process 2"),
+        ("enable_gqa", True, "got False in process 0 and True in process 2"),
+        ("backend", "reference", "got 'auto' in process 0 and 'reference' in process 2"),
+    ]
+    for name, value, said in of_process_2:
+        settings = {"kappa": 2, "backend": "auto", **({name: value} if dist.get_rank() == 2 else {})}
+        attention = ContextParallel(SEQUENCE.make(**settings))
+        x = attention.shard(torch.randn(1, 2, 61, 4))
+        with pytest.raises(ValueError, match=f"gpa.{name}: expected the same in every process, {said}"):
+            attention(x, x, x)
 
 
 @claim
