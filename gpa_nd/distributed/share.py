@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from gpa_nd.distributed.pooled import Pooled, part_of
 from gpa_nd.distributed.rankers import Rankers
 from gpa_nd.distributed.shards import Rows, Shards, elements_of
 from gpa_nd.distributed.together import Together
@@ -109,9 +110,9 @@ class Share:
         parts: parts of groups; None without.
     """
 
-    query_groups: Partition
+    query_groups: Pooled
     cells: Partition
-    key_groups: Partition
+    key_groups: Pooled
     keys: Holdings
     coarse_keys: Together
     own: Int[Tensor, " n_own"]
@@ -158,8 +159,8 @@ class Share:
         if layout.second_look is not None and layout.query_parts is not None and layout.key_parts is not None:
             rows = (_first(layout.key_parts, of_key) == rank).nonzero()[:, 0]
             parts = Parts(
-                _own(layout.query_parts, queries).to(device),
-                _own(layout.key_parts, keys).to(device),
+                part_of(layout.query_parts, queries).to(device),
+                part_of(layout.key_parts, keys).to(device),
                 _held(layout.second_look.key_groups, layout.second_look.key_groups, rows, of_group == rank, device),
                 not layout.key_parts.uniform,
                 layout.key_parts.largest > 1,
@@ -167,9 +168,9 @@ class Share:
                 layout.by_parts,
             )
         return cls(
-            query_groups=_pooled_alike(_own(layout.query_groups, queries).to(device), layout.query_groups),
-            cells=_own(layout.fine_cells, queries).to(device),
-            key_groups=_pooled_alike(_own(layout.key_groups, keys).to(device), layout.key_groups),
+            query_groups=Pooled.of(layout.query_groups, queries, device),
+            cells=part_of(layout.fine_cells, queries).to(device),
+            key_groups=Pooled.of(layout.key_groups, keys, device),
             keys=_held(layout.members, layout.key_groups, keys, of_group == rank, device),
             coarse_keys=Together.of(of_group, processes, device),
             own=(of_group == rank).nonzero()[:, 0].to(device),
@@ -194,20 +195,6 @@ def _first(part: Partition, owner: Int[Tensor, " n"]) -> Int[Tensor, " m"]:
     return owner[part.order[part.offsets[:-1]]]
 
 
-def _own(part: Partition, elements: Int[Tensor, " n_own"]) -> Partition:
-    """Those of its cells that lie in these elements, by their places among them."""
-    return Partition.from_labels(part.labels[elements].unique(return_inverse=True)[1])
-
-
-def _pooled_alike(own: Partition, whole: Partition) -> Partition:
-    """One's own cells, of which means are computed as of the whole: not as of equal cells, where others are smaller.
-
-    The two ways round differently, so that groups that are alike in two processes would not tie.
-    """
-    own.largest = whole.largest + (not whole.uniform)
-    return own
-
-
 def _held(
     members: Partition,
     groups: Partition,
@@ -220,7 +207,7 @@ def _held(
     place = torch.full((groups.num_elements,), -1)
     place[rows] = torch.arange(len(rows))
     own = Partition(place[lists.order], lists.offsets, lists.host_offsets, members.covers)
-    whole = own if members.covers else _own(groups, rows)
+    whole = own if members.covers else part_of(groups, rows)
     return Holdings(own.to(device), whole.to(device), len(rows), members.sizes.to(device), members.largest)
 
 

@@ -300,15 +300,21 @@ def coarse_keys_are_those_of_one_process_bit_for_bit(groups: dict[int, Any]) -> 
     from gpa_nd.engine.phase1 import Keys
 
     for backend in ("reference", "torch"):
-        for each in (SEQUENCE, IMAGE, VIDEO, GRAPH, grid((120,), (50,), (4,)), grid((64, 6), (8, 3), (4, 1))):
+        for each in (
+            *(SEQUENCE, IMAGE, VIDEO, GRAPH, grid((120,), (50,), (4,)), grid((64, 6), (8, 3), (4, 1))),
+            *(grid((53, 40), (11, 7), (4, 1)), grid((41, 33, 5), (10, 8, 3), (4, 1, 1))),
+        ):
             case = Case("", each.make, each.query_shape, each.key_shape, {"backend": backend})
             attention = ContextParallel(case.gpa())
             k = case.tensors()["k"].detach()
             share = attention._share(case.query_shape, case.key_shape, k.device)
             own = attention.shard(k).flatten(2, -2)
             phase1 = phase1_of(backend, 1.0, "dot")
-            groups_of = Keys(own, None, phase1).pooled(share.key_groups)
-            found = CoarseKeys.of(groups_of, groups_of.means(), False, False, share.coarse_keys, attention.peers)
+            pooled = share.key_groups
+            groups_of = Keys(pooled.with_zeros(own), None, phase1).pooled(pooled.groups)
+            found = CoarseKeys.of(
+                *(groups_of, groups_of.means(), False, False, pooled.own, share.coarse_keys, attention.peers)
+            )
             whole = phase1.pool(k.flatten(2, -2), case.gpa().layout(case.query_shape, case.key_shape).key_groups)
             assert found.means.equal(whole), (backend, case.query_shape)
 
