@@ -15,9 +15,9 @@ from gpa_nd.partition import Partition
 class Pooled:
     """One's own elements in groups.
 
-    In which order a backend adds up a group depends on the sizes of others: groups of one size are pooled otherwise than
-    groups of several. Yet groups that are alike in two processes shall tie. So where sizes differ in the whole, zeros
-    stand behind one's own elements, in one group of each size that there is.
+    In which order a backend adds up a group depends on the sizes of others: groups of one size are pooled otherwise
+    than groups of several. Yet groups that are alike in two processes shall tie. So where sizes differ in the whole,
+    zeros stand behind one's own elements, in one group of each size that there is.
 
     Attributes:
         groups: one's own, and after them those of zeros.
