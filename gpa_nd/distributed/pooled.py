@@ -30,11 +30,11 @@ class Pooled:
     zeros: int
 
     @classmethod
-    def of(cls, whole: Partition, elements: Int[Tensor, " n_own"], device: torch.device) -> Pooled:
+    def of(cls, whole: Partition, elements: Int[Tensor, " n_own"]) -> Pooled:
         """The groups of the whole that lie in these elements, by their places among them.
 
         Example:
-            >>> Pooled.of(Partition.from_labels(torch.tensor([0, 0, 1])), torch.tensor([2]), torch.device("cpu")).groups
+            >>> Pooled.of(Partition.from_labels(torch.tensor([0, 0, 1])), torch.tensor([2])).groups
             Partition(4 elements, 3 cells of 1 … 2)
         """
         groups, zeros = part_of(whole, elements), 0
@@ -43,7 +43,7 @@ class Pooled:
             sizes = whole.host_offsets.diff().unique()
             of_zeros = Partition.from_labels(torch.arange(len(sizes)).repeat_interleave(sizes))
             groups, zeros = Partition.concat([groups, of_zeros]), of_zeros.num_elements
-        return cls(groups.to(device), own, zeros)
+        return cls(groups, own, zeros)
 
     def with_zeros(self, x: Float[Tensor, "b h n_own *c"]) -> Float[Tensor, "b h n *c"]:
         """One's own elements, and zeros behind them."""
