@@ -52,5 +52,6 @@ def check_same(name: str, told: Sequence[object]) -> None:
     for process, value in enumerate(told):
         if value != told[0]:
             raise ValueError(
-                f"{name}: expected the same in every process, got {told[0]} in process 0 and {value} in {process}"
+                f"{name}: expected the same in every process, got {told[0]} in process 0 "
+                f"and {value} in process {process}"
             )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import zlib
+import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +17,13 @@ from gpa_nd.nn.gpa import GPA
 
 MOST_AXES = 16  # of a grid
 SHAPE = MOST_AXES + 4  # the number of axes; batch, heads, the grid, channels; zeros
-FACTS = {"settings": 1, "dtype": 1, "key_mask": 1, "key_bias": 1, "gradients": 4, "q": SHAPE, "k": SHAPE, "v": SHAPE}
+TEXT = struct.Struct("16q")  # what a setting is, in so many characters that causal axes of the largest grid fit
+SETTINGS = ("kappa", "causal", "scale", "affinity", "ranking", "mass", "enable_gqa", "backend")
+FACTS = {
+    **dict.fromkeys(SETTINGS, TEXT.size // 8),
+    **{"dtype": 1, "key_mask": 1, "key_bias": 1, "gradients": 4},
+    **{"q": SHAPE, "k": SHAPE, "v": SHAPE},
+}
 
 
 @dataclass(frozen=True)
@@ -45,7 +52,8 @@ def agreed(
             how many rows there are.
     """
     told = agree(peers, lambda: _facts(gpa, {"q": q, "k": k, "v": v}, key_mask, key_bias), FACTS)
-    check_same("gpa: its settings", [f"settings {x[0]:08x}" for x in told["settings"]])
+    for name in SETTINGS:
+        check_same(f"gpa.{name}", [_text_of(x) for x in told[name]])
     check_same("q: its dtype", [DTYPES[x[0]] for x in told["dtype"]])
     for name in ("key_mask", "key_bias"):
         check_same(name, ["a tensor" if x[0] else None for x in told[name]])
@@ -74,14 +82,27 @@ def _facts(
     for name, x in tensors.items():
         if x.ndim > MOST_AXES + 3:
             raise ValueError(f"{name}: expected at most {MOST_AXES} axes of a grid, got {x.ndim - 3}")
-    settings = (gpa.kappa, gpa.causal, gpa.scale, gpa.affinity, gpa.ranking, gpa.mass, gpa.enable_gqa, gpa.backend)
     shapes = {name: [x.ndim, *x.shape] for name, x in tensors.items()}
     with_bias = [*tensors.values(), key_bias]
     return {
-        "settings": [zlib.crc32(repr(settings).encode())],
+        **{name: _numbers_of(repr(getattr(gpa, name))) for name in SETTINGS},
         "dtype": [DTYPES.index(tensors["q"].dtype)],
         "key_mask": [key_mask is not None],
         "key_bias": [key_bias is not None],
         "gradients": [torch.is_grad_enabled() and x is not None and x.requires_grad for x in with_bias],
         **{name: shape + [0] * (SHAPE - len(shape)) for name, shape in shapes.items()},
     }
+
+
+def _numbers_of(text: str) -> list[int]:
+    """A text as numbers, which processes can pass on; what is beyond its room is cut off.
+
+    Example:
+        >>> _text_of(_numbers_of("(True, False)"))
+        '(True, False)'
+    """
+    return list(TEXT.unpack(text.encode()[: TEXT.size].ljust(TEXT.size, b"\0")))
+
+
+def _text_of(numbers: Sequence[int]) -> str:
+    return TEXT.pack(*numbers).rstrip(b"\0").decode(errors="replace")

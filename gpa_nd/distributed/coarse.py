@@ -35,19 +35,21 @@ class CoarseKeys:
     def of(
         cls,
         groups: KeyGroups,
-        means: Float[Tensor, "b h_k own c"],
+        means: Float[Tensor, "b h_k groups c"],
         longer: bool,
         spread: bool,
+        own: int,
         together: Together,
         peers: Peers,
     ) -> CoarseKeys:
         """From one's own groups.
 
         Args:
-            groups: one's own.
+            groups: one's own, and others after them.
             means: theirs.
             longer: whether means are compared as long as the root mean square of the group's keys.
             spread: whether it is needed.
+            own: how many of the groups are one's own.
             together: who holds which coarse keys.
             peers: the processes.
         """
@@ -58,10 +60,10 @@ class CoarseKeys:
             beside["squares"] = groups.squares()
         if groups.coarse is not None:
             beside["added"] = groups.coarse.added
-        means = together.gather(means, peers)
+        means = together.gather(means[:, :, :own], peers)
         if beside:
             stacked = torch.stack(tuple(beside.values()), dim=-1)
-            beside = dict(zip(beside, together.gather(stacked, peers).unbind(-1), strict=True))
+            beside = dict(zip(beside, together.gather(stacked[:, :, :own], peers).unbind(-1), strict=True))
         return cls(
             means,
             as_long_as_keys(means, beside["squares"]) if longer else means,

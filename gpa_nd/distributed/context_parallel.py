@@ -14,10 +14,12 @@ from torch import Tensor, nn
 from torch._compile import _disable_dynamo
 from torch.distributed.device_mesh import DeviceMesh
 
-from gpa_nd.distributed.agreement import agree
+from gpa_nd.distributed.agreement import agree, check_same
 from gpa_nd.distributed.arguments import agreed
 from gpa_nd.distributed.attention import attend
+from gpa_nd.distributed.geometry import GEOMETRY, check_geometry
 from gpa_nd.distributed.peers import Peers
+from gpa_nd.distributed.plan import Plan
 from gpa_nd.distributed.selection import select_keys
 from gpa_nd.distributed.shards import Rows, Shards
 from gpa_nd.distributed.share import Share
@@ -26,7 +28,6 @@ from gpa_nd.engine.backends import phase1_of, scale_of
 from gpa_nd.engine.bias import key_bias_of
 from gpa_nd.engine.choice import choose
 from gpa_nd.engine.rules import Rule, enough, rules_of
-from gpa_nd.layout import Layout
 from gpa_nd.nn.gpa import GPA, LAYOUTS_KEPT
 from gpa_nd.ops.base import Shape
 from gpa_nd.partition import lasting
@@ -82,8 +83,9 @@ class ContextParallel(nn.Module):
         self.gpa = gpa
         self.peers = Peers(group)
         self.traffic: Traffic | None = None
-        self._shards: dict[object, Shards] = {}
-        self._shares: dict[object, Share] = {}
+        self._plans: dict[object, Plan] = {}
+        self._shares: dict[object, Share] = {}  # of plans, on devices
+        self._same: dict[object, bool] = {}  # shapes whose layouts were compared
 
     def shards(self, query_shape: Shape, key_shape: Shape | None = None) -> Shards:
         """Which rows, places along the first axis, each process holds.
@@ -99,11 +101,7 @@ class ContextParallel(nn.Module):
             TypeError: as :meth:`.GPA.layout`.
             ValueError: as :meth:`.GPA.layout`.
         """
-        shapes = tuple(query_shape), tuple(query_shape if key_shape is None else key_shape)
-        if shapes not in self._shards:
-            with lasting():
-                _keep(self._shards, shapes, Shards.of(self._layout(*shapes), *shapes, self.peers.size))
-        return self._shards[shapes]
+        return self._plan(tuple(query_shape), tuple(query_shape if key_shape is None else key_shape)).shards
 
     def shard(self, x: Shaped[Tensor, " ..."], axis: int = 2, rows: Rows | None = None) -> Shaped[Tensor, " ..."]:
         """The rows of this process, of a tensor that has them all; differentiable.
@@ -132,11 +130,16 @@ class ContextParallel(nn.Module):
             rows: as for :meth:`shard`.
 
         Raises:
-            ValueError: in any process, x has another number of rows.
+            ValueError: in any process, x has another number of rows; or rows, or layouts, that differ between them.
         """
-        told = agree(self.peers, lambda: {"rows": [x.shape[axis]]}, {"rows": 1})
+        given = [-1] * self.peers.size if rows is None else [len(places) for places in rows]
+        told = agree(
+            self.peers, lambda: {"rows": [x.shape[axis]], "given": given}, {"rows": 1, "given": self.peers.size}
+        )
+        check_same("rows", [None if -1 in each else each for each in told["given"]])
         counts = [count for (count,) in told["rows"]]
-        rows = self.shards((sum(counts), *x.shape[axis + 1 : -1])).queries if rows is None else rows
+        shape = (sum(counts), *x.shape[axis + 1 : -1])
+        rows = self._compared(shape, shape).queries if rows is None else rows
         _check_rows("x", counts, rows)
         own = x.movedim(axis, 0)
         padded = own.new_zeros(max(counts), *own.shape[1:])
@@ -173,12 +176,12 @@ class ContextParallel(nn.Module):
 
         Raises:
             TypeError: as :class:`~gpa_nd.GPA`, in this process.
-            ValueError: as :class:`~gpa_nd.GPA`, in any process; other rows than :meth:`shards` says; or tensors that
-                differ between processes in more than these.
+            ValueError: as :class:`~gpa_nd.GPA`, in any process; other rows than :meth:`shards` says; tensors that
+                differ between processes in more than these; or GPAs that differ in settings or in their layout.
         """
         gpa, peers = self.gpa, self.peers
         told = agreed(gpa, peers, q, k, v, key_mask, key_bias)
-        shards = self.shards(told.query_shape, told.key_shape)
+        shards = self._compared(told.query_shape, told.key_shape)
         _check_rows("q", told.rows["q"], shards.queries)
         _check_rows("k", told.rows["k"], shards.keys)
         own_shape, mask, added = q.shape[2:-1], key_mask, key_bias
@@ -203,17 +206,32 @@ class ContextParallel(nn.Module):
         self.traffic = Traffic(coarse, peers.received - before - coarse, elsewhere * width)
         return torch.unflatten(out, 2, own_shape)
 
-    def _layout(self, query_shape: Shape, key_shape: Shape) -> Layout:
-        """That of the whole, on the CPU; a copy of the GPA makes it, so that nobody keeps it."""
-        return copy(self.gpa).layout(query_shape, key_shape)
+    def _compared(self, query_shape: tuple[int, ...], key_shape: tuple[int, ...]) -> Shards:
+        """The shards, once all processes found together that their layouts say the same.
+
+        Raises:
+            ValueError: they do not, or one of them cannot be made.
+        """
+        shapes = query_shape, key_shape
+        if shapes not in self._same:
+            check_geometry(agree(self.peers, lambda: self._plan(*shapes).geometry, GEOMETRY))
+            _keep(self._same, shapes, True)
+        return self._plan(*shapes).shards
+
+    def _plan(self, query_shape: tuple[int, ...], key_shape: tuple[int, ...]) -> Plan:
+        """What is kept of the layout of the whole, which a copy of the GPA makes, so that nobody keeps it."""
+        shapes = query_shape, key_shape
+        if shapes not in self._plans:
+            with lasting():
+                layout = copy(self.gpa).layout(*shapes)
+                _keep(self._plans, shapes, Plan.of(layout, *shapes, self.peers.rank, self.peers.size))
+        return self._plans[shapes]
 
     def _share(self, query_shape: tuple[int, ...], key_shape: tuple[int, ...], device: torch.device) -> Share:
         name = query_shape, key_shape, device
         if name not in self._shares:
-            shards = self.shards(query_shape, key_shape)
             with lasting():
-                layout = self._layout(query_shape, key_shape)
-                _keep(self._shares, name, Share.of(layout, shards, query_shape, key_shape, self.peers.rank, device))
+                _keep(self._shares, name, self._plan(query_shape, key_shape).share.to(device))
         return self._shares[name]
 
 

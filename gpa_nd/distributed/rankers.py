@@ -43,7 +43,6 @@ class Rankers:
         owner_of_row: Int[Tensor, " n"],
         rank: int,
         processes: int,
-        device: torch.device,
     ) -> Rankers:
         """Those of one process.
 
@@ -53,7 +52,6 @@ class Rankers:
             owner_of_row: the process that holds each row; it numbers its own on from the first.
             rank: whose rankers are meant.
             processes: how many there are.
-            device: where the tensors are to be.
         """
         number, rows = max(1, len(owner_of_row)), rankers.order
         sender, reader = owner_of_row[rows], owner_of_cell.repeat_interleave(rankers.sizes)
@@ -67,9 +65,9 @@ class Rankers:
         lists = rankers.lists((owner_of_cell == rank).nonzero()[:, 0])
         cells = Partition(torch.arange(len(lists.order)), lists.offsets, lists.host_offsets)
         return cls(
-            cells.to(device),
-            place[lists.order].to(device),
-            place[outgoing].to(device),
+            cells,
+            place[lists.order],
+            place[outgoing],
             reader[sender == rank].bincount(minlength=processes).tolist(),
             sender[reader == rank].bincount(minlength=processes).tolist(),
             bool(len(trips)),

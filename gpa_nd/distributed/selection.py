@@ -41,16 +41,18 @@ def select_keys(
         peers: the processes, all of which call this together.
     """
     q, k, bias = q.detach(), k.detach(), None if bias is None else bias.detach()
-    keys, rule = Keys(hide(k, bias), bias, backend), rules[0]
-    groups = keys.pooled(share.key_groups)
+    keys, rule, own = Keys(hide(k, bias), bias, backend), rules[0], share.key_groups
+    padded = Keys(own.with_zeros(keys.k), None if bias is None else own.with_zeros(bias), backend)
+    groups = padded.pooled(own.groups)
     pooled = groups
     if rule.ranking == "mean" and share.above is None:  # which rounds means over visible keys only once
-        pooled = replace(groups, keys=replace(keys, k=keys.k.to(wide(k.dtype))))
+        pooled = replace(groups, keys=replace(padded, k=padded.k.to(wide(k.dtype))))
     means = pooled.means().to(k.dtype)
     twice = rule.ranking == "rerank" and (rule.kappa < share.most_visible or rule.mass is not None)
     longer = rule.ranking == "rms" or (twice and rule.affinity == "dot")
-    coarse = CoarseKeys.of(groups, means, longer, rule.ranking == "moments", share.coarse_keys, peers)
-    q_low = pool(backend, q, share.query_groups)
+    coarse = CoarseKeys.of(groups, means, longer, rule.ranking == "moments", own.own, share.coarse_keys, peers)
+    of_queries = share.query_groups
+    q_low = pool(backend, of_queries.with_zeros(q), of_queries.groups)[:, :, : of_queries.own]
     candidates, spoilt = None, None
     if share.above is not None:
         above = share.above

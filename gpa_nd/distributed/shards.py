@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from math import prod
 
 import torch
@@ -64,9 +66,37 @@ def _dealt(shape: Sequence[int], labels: Sequence[Int[Tensor, " n"]], processes:
     row = torch.arange(prod(shape)) // max(1, prod(shape[1:]))
     block = _joined(shape[0], [_pairs(row, label) for label in labels])
     _, block, sizes = block.unique(return_inverse=True, return_counts=True)
-    middle = 2 * sizes.cumsum(0) - sizes  # twice, so that it is a whole number
-    owner = middle * processes // (2 * max(1, shape[0]))
+    counts = torch.tensor(blocks_of_each(sizes.tolist(), processes))
+    owner = torch.arange(processes).repeat_interleave(counts)
     return tuple((owner[block] == process).nonzero()[:, 0] for process in range(processes))
+
+
+def blocks_of_each(sizes: Sequence[int], processes: int) -> list[int]:
+    """How many blocks each process gets, of blocks that stand in a row.
+
+    Each takes as many as bring it nearest to an equal part of what is left, and leaves at least one to each of those
+    after it. Where there are fewer blocks than processes, the first processes get one each.
+
+    Args:
+        sizes: of the blocks, each at least 1.
+        processes: how many there are.
+
+    Example:
+        >>> blocks_of_each([8, 1, 1], 3), blocks_of_each([4, 4], 3)
+        ([1, 1, 1], [1, 1, 0])
+    """
+    ends = [0, *accumulate(sizes)]
+    cuts = [0]
+    for left in range(min(processes, len(sizes)), 1, -1):
+        before = ends[cuts[-1]]
+        target = before + (ends[-1] - before) / left
+        cut = bisect_left(ends, target)
+        if target - ends[cut - 1] <= ends[cut] - target:
+            cut -= 1
+        cuts.append(min(max(cut, cuts[-1] + 1), len(sizes) - left + 1))
+    cuts.append(len(sizes))
+    counts = [end - start for start, end in pairwise(cuts)]
+    return counts + [0] * (processes - len(counts))
 
 
 def _pairs(row: Int[Tensor, " n"], label: Int[Tensor, " n"]) -> Pairs:

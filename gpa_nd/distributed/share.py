@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from math import prod
+from typing import TypeVar
 
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from gpa_nd.distributed.pooled import Pooled, part_of
 from gpa_nd.distributed.rankers import Rankers
 from gpa_nd.distributed.shards import Rows, Shards, elements_of
 from gpa_nd.distributed.together import Together
 from gpa_nd.layout import Layout
 from gpa_nd.partition import Partition
+
+Kept = TypeVar("Kept")
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,9 +113,9 @@ class Share:
         parts: parts of groups; None without.
     """
 
-    query_groups: Partition
+    query_groups: Pooled
     cells: Partition
-    key_groups: Partition
+    key_groups: Pooled
     keys: Holdings
     coarse_keys: Together
     own: Int[Tensor, " n_own"]
@@ -126,6 +130,10 @@ class Share:
         """How many times keys are selected."""
         return 1 if self.above is None else 1 + self.above.layout.levels
 
+    def to(self, device: torch.device) -> Share:
+        """The same share with its tensors on a device."""
+        return _moved(self, device)
+
     @classmethod
     def of(
         cls,
@@ -134,9 +142,8 @@ class Share:
         query_shape: Sequence[int],
         key_shape: Sequence[int],
         rank: int,
-        device: torch.device,
     ) -> Share:
-        """The share of one process, from the layout of all, which is on the CPU and not needed any more afterwards."""
+        """The share of one process, from the layout of all; both are on the CPU."""
         processes = len(shards.queries)
         of_query, of_key = _owners(shards.queries, query_shape), _owners(shards.keys, key_shape)
         queries, keys = (elements_of(x[rank], s) for x, s in ((shards.queries, query_shape), (shards.keys, key_shape)))
@@ -145,40 +152,50 @@ class Share:
         of_coarse_query = _first(layout.query_groups, of_query)
         above = parts = positions = None
         if layout.positions is not None:
-            positions = layout.positions[0][queries].to(device), layout.positions[1][keys].to(device)
+            positions = layout.positions[0][queries], layout.positions[1][keys]
         if layout.coarser is not None and layout.parents is not None and layout.children is not None:
-            together = Together.of(of_coarse_query, processes, device)
-            moved = (layout.parents[mine].to(device), layout.children.to(device))
-            above = Above(layout.coarser.to(device), together, *moved)
+            together = Together.of(of_coarse_query, processes)
+            above = Above(layout.coarser, together, layout.parents[mine], layout.children)
 
         def look(rankers: Partition, owner: Tensor) -> Look:
-            made = Rankers.of(rankers, cells, owner, rank, processes, device)
-            return Look(made, _over(made.cells, layout, mine).to(device))
+            made = Rankers.of(rankers, cells, owner, rank, processes)
+            return Look(made, _over(made.cells, layout, mine))
 
         if layout.second_look is not None and layout.query_parts is not None and layout.key_parts is not None:
             rows = (_first(layout.key_parts, of_key) == rank).nonzero()[:, 0]
             parts = Parts(
-                _own(layout.query_parts, queries).to(device),
-                _own(layout.key_parts, keys).to(device),
-                _held(layout.second_look.key_groups, layout.second_look.key_groups, rows, of_group == rank, device),
+                part_of(layout.query_parts, queries),
+                part_of(layout.key_parts, keys),
+                _held(layout.second_look.key_groups, layout.second_look.key_groups, rows, of_group == rank),
                 not layout.key_parts.uniform,
                 layout.key_parts.largest > 1,
                 look(layout.second_look.rankers, _first(layout.query_parts, of_query)),
                 layout.by_parts,
             )
         return cls(
-            query_groups=_pooled_alike(_own(layout.query_groups, queries).to(device), layout.query_groups),
-            cells=_own(layout.fine_cells, queries).to(device),
-            key_groups=_pooled_alike(_own(layout.key_groups, keys).to(device), layout.key_groups),
-            keys=_held(layout.members, layout.key_groups, keys, of_group == rank, device),
-            coarse_keys=Together.of(of_group, processes, device),
-            own=(of_group == rank).nonzero()[:, 0].to(device),
+            query_groups=Pooled.of(layout.query_groups, queries),
+            cells=part_of(layout.fine_cells, queries),
+            key_groups=Pooled.of(layout.key_groups, keys),
+            keys=_held(layout.members, layout.key_groups, keys, of_group == rank),
+            coarse_keys=Together.of(of_group, processes),
+            own=(of_group == rank).nonzero()[:, 0],
             look=look(layout.rankers, of_coarse_query),
             most_visible=layout.most_visible,
             positions=positions,
             above=above,
             parts=parts,
         )
+
+
+def _moved(x: Kept, device: torch.device) -> Kept:
+    """The same with all tensors in it on a device."""
+    if isinstance(x, Tensor | Partition | Layout):
+        return x.to(device)  # type: ignore[return-value]
+    if isinstance(x, tuple):
+        return tuple(_moved(each, device) for each in x)  # type: ignore[return-value]
+    if is_dataclass(x) and not isinstance(x, type):
+        return replace(x, **{each.name: _moved(getattr(x, each.name), device) for each in fields(x)})
+    return x
 
 
 def _owners(rows: Rows, shape: Sequence[int]) -> Int[Tensor, " n"]:
@@ -194,43 +211,28 @@ def _first(part: Partition, owner: Int[Tensor, " n"]) -> Int[Tensor, " m"]:
     return owner[part.order[part.offsets[:-1]]]
 
 
-def _own(part: Partition, elements: Int[Tensor, " n_own"]) -> Partition:
-    """Those of its cells that lie in these elements, by their places among them."""
-    return Partition.from_labels(part.labels[elements].unique(return_inverse=True)[1])
-
-
-def _pooled_alike(own: Partition, whole: Partition) -> Partition:
-    """One's own cells, of which means are computed as of the whole: not as of equal cells, where others are smaller.
-
-    The two ways round differently, so that groups that are alike in two processes would not tie.
-    """
-    own.largest = whole.largest + (not whole.uniform)
-    return own
-
-
 def _held(
     members: Partition,
     groups: Partition,
     rows: Int[Tensor, " own"],
     mine: Bool[Tensor, " n_k_low"],
-    device: torch.device,
 ) -> Holdings:
     """What of the members of coarse keys is in these rows, those of coarse keys that are one's own."""
     lists = members.lists(mine.nonzero()[:, 0])
     place = torch.full((groups.num_elements,), -1)
     place[rows] = torch.arange(len(rows))
     own = Partition(place[lists.order], lists.offsets, lists.host_offsets, members.covers)
-    whole = own if members.covers else _own(groups, rows)
-    return Holdings(own.to(device), whole.to(device), len(rows), members.sizes.to(device), members.largest)
+    whole = own if members.covers else part_of(groups, rows)
+    return Holdings(own, whole, len(rows), members.sizes, members.largest)
 
 
 def _over(cells: Partition, layout: Layout, mine: Int[Tensor, " m_own"]) -> Layout:
     """One's own cells over rows that rank, and all coarse keys."""
-    rows, keys = (torch.arange(n, device="cpu") for n in (cells.num_elements, len(layout.key_groups)))
+    rows, keys = (torch.arange(n) for n in (cells.num_elements, len(layout.key_groups)))
     of_cells = layout.coarse_positions
     return Layout(
         Partition.from_labels(rows),
-        cells.to("cpu"),
+        cells,
         Partition.from_labels(keys),
         key_ranges=None if layout.key_ranges is None else layout.key_ranges[mine],
         always=None if layout.always is None else layout.always[mine],

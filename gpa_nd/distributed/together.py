@@ -26,18 +26,18 @@ class Together:
     most: int
 
     @classmethod
-    def of(cls, owner: Int[Tensor, " n"], processes: int, device: torch.device) -> Together:
+    def of(cls, owner: Int[Tensor, " n"], processes: int) -> Together:
         """From the owner of each element; every process numbers its own on from the first.
 
         Example:
-            >>> Together.of(torch.tensor([1, 0, 1]), 2, torch.device("cpu")).slot.tolist()
+            >>> Together.of(torch.tensor([1, 0, 1]), 2).slot.tolist()
             [0, 0, 1]
         """
         slot = torch.empty_like(owner)
         counts = owner.bincount(minlength=processes)
         order = owner.argsort(stable=True)
         slot[order] = torch.arange(len(owner)) - (counts.cumsum(0) - counts)[owner[order]]
-        return cls(owner.to(device), slot.to(device), int(counts.max()))
+        return cls(owner, slot, int(counts.max()))
 
     def gather(self, x: Float[Tensor, "b h own c"], peers: Peers) -> Float[Tensor, "b h n c"]:
         """All of them, from one's own."""

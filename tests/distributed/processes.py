@@ -300,15 +300,21 @@ def coarse_keys_are_those_of_one_process_bit_for_bit(groups: dict[int, Any]) -> 
     from gpa_nd.engine.phase1 import Keys
 
     for backend in ("reference", "torch"):
-        for each in (SEQUENCE, IMAGE, VIDEO, GRAPH, grid((120,), (50,), (4,)), grid((64, 6), (8, 3), (4, 1))):
+        for each in (
+            *(SEQUENCE, IMAGE, VIDEO, GRAPH, grid((120,), (50,), (4,)), grid((64, 6), (8, 3), (4, 1))),
+            *(grid((53, 40), (11, 7), (4, 1)), grid((41, 33, 5), (10, 8, 3), (4, 1, 1))),
+        ):
             case = Case("", each.make, each.query_shape, each.key_shape, {"backend": backend})
             attention = ContextParallel(case.gpa())
             k = case.tensors()["k"].detach()
             share = attention._share(case.query_shape, case.key_shape, k.device)
             own = attention.shard(k).flatten(2, -2)
             phase1 = phase1_of(backend, 1.0, "dot")
-            groups_of = Keys(own, None, phase1).pooled(share.key_groups)
-            found = CoarseKeys.of(groups_of, groups_of.means(), False, False, share.coarse_keys, attention.peers)
+            pooled = share.key_groups
+            groups_of = Keys(pooled.with_zeros(own), None, phase1).pooled(pooled.groups)
+            found = CoarseKeys.of(
+                *(groups_of, groups_of.means(), False, False, pooled.own, share.coarse_keys, attention.peers)
+            )
             whole = phase1.pool(k.flatten(2, -2), case.gpa().layout(case.query_shape, case.key_shape).key_groups)
             assert found.means.equal(whole), (backend, case.query_shape)
 
@@ -353,7 +359,7 @@ def shards_are_cut_between_cells_and_between_groups(groups: dict[int, Any]) -> N
     sizes = [len(rows) for rows in ContextParallel(gpa_nd.audio(4, 64, 2)).shards((1024,)).queries]
     assert sizes == [256] * 4
     sizes = [len(rows) for rows in ContextParallel(gpa_nd.audio(4, 5, 2), groups[4]).shards((40,)).queries]
-    assert sizes == [8, 8, 16, 8]
+    assert sizes == [8, 8, 8, 16]
 
 
 @claim
@@ -405,7 +411,7 @@ def an_error_in_one_process_is_an_error_in_all(groups: dict[int, Any]) -> None:
         ] * 3,
         "q: expected [": [good[:, :, 1:]] * 3,
         "v: its shape": [good, good, good[..., :2]],
-        "requires_grad: expected the same in every process, got none of them in process 0 and v in 2": [
+        "requires_grad: expected the same in every process, got none of them in process 0 and v in process 2": [
             good, good, good.clone().requires_grad_(),
         ],
     }  # fmt: skip
@@ -414,11 +420,72 @@ def an_error_in_one_process_is_an_error_in_all(groups: dict[int, Any]) -> None:
             attention(*(tensors if rank == 2 else [good] * 3))
     with pytest.raises(ValueError, match="key_mask: expected the same in every process, got None in process 0"):
         attention(good, good, good, key_mask=torch.ones(1, good.shape[2], dtype=torch.bool) if rank == 2 else None)
-    with pytest.raises(ValueError, match="settings: expected the same in every process"):
-        ContextParallel(SEQUENCE.make(kappa=2 + (rank == 2)))(good, good, good)
     with pytest.raises(ValueError, match=r"x: expected \[.*\] rows along the first axis"):
         attention.unshard(good[:, :, rank // 2 :])
     attention(good, good, good)  # and nobody waits for anybody
+
+
+@claim
+def another_setting_in_one_process_is_an_error_in_all_that_names_it(groups: dict[int, Any]) -> None:
+    of_process_2: list[tuple[str, Any, str]] = [
+        ("kappa", 3, "got 2 in process 0 and 3 in process 2"),
+        ("causal", True, "got False in process 0 and True in process 2"),
+        ("scale", 0.5, "got None in process 0 and 0.5 in process 2"),
+        ("affinity", "euclidean", "got 'dot' in process 0 and 'euclidean' in process 2"),
+        ("ranking", "rms", "got 'mean' in process 0 and 'rms' in process 2"),
+        ("mass", 0.5, "got None in process 0 and 0.5 in process 2"),
+        ("enable_gqa", True, "got False in process 0 and True in process 2"),
+        ("backend", "reference", "got 'auto' in process 0 and 'reference' in process 2"),
+    ]
+    for name, value, said in of_process_2:
+        settings = {"kappa": 2, "backend": "auto", **({name: value} if dist.get_rank() == 2 else {})}
+        attention = ContextParallel(SEQUENCE.make(**settings))
+        x = attention.shard(torch.randn(1, 2, 61, 4))
+        with pytest.raises(ValueError, match=f"gpa.{name}: expected the same in every process, {said}"):
+            attention(x, x, x)
+
+
+@claim
+def another_geometry_in_one_process_is_an_error_in_all(groups: dict[int, Any]) -> None:
+    """Process 2 has another one than the others: what all of them hear of it, and the two."""
+    down, cells, sinks = GridDownsampler(3), GridPartitioner(7), [GlobalElements(torch.arange(3))]
+
+    def gpa(partitioner: Any = cells, downsampler: Any = down, **more: Any) -> GPA:
+        return GPA(partitioner, downsampler, kappa=2, **more)
+
+    unlike = {
+        "partitioner: expected the same in every process, got 7 cells in process 0 and 5 cells in process 2": (
+            gpa(), gpa(GridPartitioner(5)),
+        ),
+        "downsampler: expected the same in every process, got 21 groups of queries in process 0 and 16 groups": (
+            gpa(), gpa(downsampler=GridDownsampler(4)),
+        ),
+        "key_downsampler: expected the same in every process, got 21 groups of keys in process 0 and 16 groups": (
+            gpa(), gpa(key_downsampler=GridDownsampler(4)),
+        ),
+        "key_upsampler: expected the same in every process, got 61 keys under coarse keys in process 0 and 41 keys": (
+            gpa(), gpa(key_upsampler=EveryOther(down)),
+        ),
+        "always: expected the same in every process, got 0 coarse keys that are always on in process 0 and 7 coarse": (
+            gpa(), gpa(always=sinks),
+        ),
+        "always: expected the same in every process, got 7 coarse keys that are always on in process 0 and 7 other": (
+            gpa(always=sinks), gpa(always=[GlobalElements(torch.arange(3, 6))]),
+        ),
+        "process 2: its arguments are wrong": (gpa(), gpa(GridPartitioner((5, 2)))),
+    }  # fmt: skip
+    good = ContextParallel(gpa())
+    rank = good.peers.rank
+    x = good.shard(torch.randn(1, 2, 61, 4))
+    for said, pair in unlike.items():
+        attention = ContextParallel(pair[rank == 2])
+        own = "partitioner: " if rank == 2 and said.startswith("process") else said
+        for call in (lambda of=attention: of(x, x, x), lambda of=attention: of.unshard(x)):
+            with pytest.raises(ValueError, match=re.escape(own)):
+                call()
+    with pytest.raises(ValueError, match=r"rows: expected the same in every process, got None in process 0 and \["):
+        good.unshard(x, rows=good.shards((61,)).queries if rank == 2 else None)
+    assert good.unshard(good(x, x, x)).shape == (1, 2, 61, 4)  # and nobody waits for anybody
 
 
 def work(rank: int, folder: Path, only: str) -> None:

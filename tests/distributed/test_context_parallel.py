@@ -13,6 +13,7 @@ import torch.distributed as dist
 
 import gpa_nd
 from examples import context_parallel
+from gpa_nd import GPA
 from gpa_nd.distributed import ContextParallel
 from gpa_nd.selection import SoftTopK
 from tests.distributed.processes import CASES, CLAIMS
@@ -40,7 +41,7 @@ def test_processes_give_the_answer_the_selection_and_the_gradients_of_one(found,
 
 
 @pytest.mark.parametrize("claim", CLAIMS)
-def test_claim(found, claim):
+def test_all_processes_find_that(found, claim):
     assert not any(each[claim] for each in found), "\n".join(each[claim] for each in found)
 
 
@@ -139,11 +140,21 @@ def test_without_a_group_the_error_says_what_to_call():
         ContextParallel(gpa_nd.audio())
 
 
+def test_the_layout_of_a_shape_is_made_once(alone, monkeypatch):
+    made = []
+    monkeypatch.setattr(GPA, "layout", lambda gpa, *shapes, of=GPA.layout: made.append(shapes) or of(gpa, *shapes))
+    attention = ContextParallel(gpa_nd.audio(downsample=4, cells=4, kappa=2))
+    x = attention.shard(torch.randn(1, 1, 40, 4))
+    attention.unshard(attention(x, x, x))
+    assert made == [((40,), (40,))]
+
+
 def test_what_is_kept_for_shapes_is_bounded(alone):
     attention = ContextParallel(gpa_nd.audio(downsample=4, cells=4, kappa=2))
     for n in range(40, 60):
         x = torch.randn(1, 1, n, 4)
         attention(x, x, x)
     assert len(attention._shares) <= 8
-    assert len(attention._shards) <= 8
+    assert len(attention._plans) <= 8
+    assert len(attention._same) <= 8
     assert not vars(attention.gpa._kept)
