@@ -84,24 +84,27 @@ class Installed:
     def __init__(
         self, model: nn.Module, gpa: GPA, minimum_tokens: int, geometry: Geometry | None, found: dict[str, str | None]
     ) -> None:
-        self._model = model
-        self._hooks: list[Any] = []
-        latents: dict[str | None, Latent] = {}
+        latents: dict[str, Latent] = {}
         for owner in dict.fromkeys(found.values()):
-            if owner is None:
-                continue
-            module = model.get_submodule(owner)
-            known = geometry or geometry_of(module)
-            assert known is not None
-            latents[owner] = Latent(known)
-            self._hooks.append(module.register_forward_pre_hook(latents[owner], with_kwargs=True))
-        self._own: dict[str, Any] = {}
-        self.layers: dict[str, Layer] = {}
-        for name, around in found.items():
+            if owner is not None:
+                known = geometry or geometry_of(model.get_submodule(owner))
+                assert known is not None
+                latents[owner] = Latent(known)
+        self._model = model
+        self._own: dict[str, Any] = {name: model.get_submodule(name).processor for name in found}
+        self.layers: dict[str, Layer] = {
+            name: Layer(name, gpa, minimum_tokens, None if around is None else latents[around])
+            for name, around in found.items()
+        }
+        with_them = {name: with_gpa(self._own[name], layer) for name, layer in self.layers.items()}
+        # Whatever is refused was refused by now, with the model as it was.
+        self._hooks: list[Any] = [
+            model.get_submodule(owner).register_forward_pre_hook(latent, with_kwargs=True)
+            for owner, latent in latents.items()
+        ]
+        for name, processor in with_them.items():
             attention: Any = model.get_submodule(name)
-            self._own[name] = attention.processor
-            self.layers[name] = Layer(name, gpa, minimum_tokens, latents.get(around))
-            attention.set_processor(with_gpa(attention.processor, self.layers[name]))
+            attention.set_processor(processor)
 
     def __repr__(self) -> str:
         return "\n".join(map(str, self.layers.values()))

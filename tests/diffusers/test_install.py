@@ -170,6 +170,13 @@ def made(make):
     return model.double().eval(), inputs
 
 
+class NotCopied:
+    """A processor that GPA cannot be put into."""
+
+    def __copy__(self):
+        raise NotImplementedError
+
+
 def with_gradients(model, inputs):
     """The output, and the gradients of all parameters."""
     out = model(**inputs).sample
@@ -274,6 +281,28 @@ def test_a_processor_that_was_set_since_stays():
     installed.remove()
     assert set(model.attn_processors.values()) == {other}
     model(**inputs)
+
+
+@pytest.mark.parametrize("gpa", [gpa_nd.image(2, 2, 1, affinity="euclidean"), gpa_nd.image(2, 2, 1, causal=True)])
+def test_bad_input_leaves_the_model_as_it_was(gpa):
+    model, inputs = made(flux)
+    own, processors = with_gradients(model, inputs), [getattr(module, "processor", None) for module in model.modules()]
+    with pytest.raises(ValueError, match=r"gpa: expected affinity='dot'|leading, trailing: expected 0"):
+        install(model, gpa, minimum_tokens=0)
+    assert not any(module._forward_pre_hooks for module in model.modules())
+    assert [getattr(module, "processor", None) for module in model.modules()] == processors
+    assert all(a.equal(b) for a, b in zip(with_gradients(model, inputs), own, strict=True))
+
+
+def test_bad_input_of_a_later_layer_leaves_the_earlier_ones_as_they_were():
+    model, _ = made(flux)
+    last = model.single_transformer_blocks[0].attn
+    last.processor = NotCopied()
+    processors = [getattr(module, "processor", None) for module in model.modules()]
+    with pytest.raises(NotImplementedError):
+        install(model, IMAGE, minimum_tokens=0)
+    assert not any(module._forward_pre_hooks for module in model.modules())
+    assert [getattr(module, "processor", None) for module in model.modules()] == processors
 
 
 def with_processor(processor):
