@@ -179,6 +179,17 @@ def test_a_compiled_model_is_the_same():
         assert_close([compiled.last_hidden_state], [model(**inputs).last_hidden_state])
 
 
+def test_what_is_not_about_attention_may_be_asked_for_as_well():
+    model, inputs = of_images("Dinov2", "Dinov2Model", image_size=24)
+    model = model.double().eval()
+    register("gpa_test", token_attention(model.config, image(), image_size=IMAGE))
+    model.set_attn_implementation("gpa_test")
+    more = {"interpolate_pos_encoding": True, "output_hidden_states": True, "return_dict": True, "use_cache": True}
+    more |= {"num_items_in_batch": torch.tensor(2), "position_ids": torch.arange(25)[None], "kernel_options": None}
+    assert model(**inputs, **more).last_hidden_state.equal(model(**inputs).last_hidden_state)
+    assert len(model(**inputs, **more).hidden_states) == 3
+
+
 def vit(**call):
     model, _ = of_images("ViT", "ViTModel", image_size=16, attention_probs_dropout_prob=0.1)
     inputs = pixels(3, 16, 16)
@@ -237,6 +248,16 @@ def after_a_cache():
             r"query: expected 17 tokens, those of the grid \(4, 4\) and 1 global ones, got 33",
         ),
         (lambda: vit(output_attentions=True), ValueError, "output_attentions: expected None, since GPA has no matrix"),
+        (
+            lambda: vit(cu_seq_lens_q=torch.tensor([0, 17, 34]).int()),
+            ValueError,
+            "cu_seq_lens_q: expected None, since GPA has no sequence of several packed ones here .* got Tensor",
+        ),
+        (
+            lambda: vit(kernel_options={"BLOCK_M": 32}),
+            ValueError,
+            "kernel_options: expected None, since GPA does not know what it asks for, got {'BLOCK_M': 32}",
+        ),
         (
             lambda: decoder(TokenAttention(sequence(), lambda n: (n,)))(torch.ones(1, 8, dtype=torch.long)),
             ValueError,
