@@ -25,7 +25,8 @@ def install(
 
     Each layer gets an attention processor that runs the layer's own one (projections, norms, rotary embeddings and
     text of whatever kind) and attends with GPA where that calls ``scaled_dot_product_attention``. Weights, state dict
-    and cross-attention stay as they are. Height and width are those of the latent at every call.
+    and cross-attention stay as they are. Height and width are those of the latent at every call; with gradient
+    checkpointing, go backward through a call before the next one of another shape.
 
     - UNets (``UNet2DConditionModel``, ``UNet2DModel``) and VAEs: the self-attention of every resolution.
     - ``DiTTransformer2DModel``, ``PixArtTransformer2DModel``: all self-attention.

@@ -256,6 +256,17 @@ def test_copies_and_checkpoints_attend_alike():
     assert_close(with_gradients(twin, inputs), expected)
 
 
+def test_checkpoints_follow_the_shape_of_each_call_that_is_gone_backward_through_before_the_next():
+    model, inputs = made(pixart)
+    install(model, gpa_nd.image(2, 2, 1), minimum_tokens=0)
+    calls = [inputs | {"hidden_states": torch.randn(2, 4, *size, dtype=torch.float64)} for size in ((8, 12), (12, 8))]
+    expected = [with_gradients(model, call) for call in calls]
+    model.enable_gradient_checkpointing()
+    model.train()
+    for call, wanted in zip(calls, expected, strict=True):
+        assert_close(with_gradients(model, call), wanted)
+
+
 def test_a_compiled_model_is_the_same():
     model, inputs = made(flux)
     install(model, gpa_nd.image(2, 2, 1), minimum_tokens=0)
@@ -306,7 +317,7 @@ def test_bad_input_of_a_later_layer_leaves_the_earlier_ones_as_they_were():
 
 
 def with_processor(processor):
-    model, inputs = made(dit)
+    model, inputs = made(pixart)
     for module in model.modules():
         if hasattr(module, "set_processor"):
             module.set_processor(processor)
@@ -315,7 +326,7 @@ def with_processor(processor):
 
 
 def called_around_the_model():
-    model, _ = made(dit)
+    model, _ = made(pixart)
     install(model, IMAGE, minimum_tokens=0)
     model.transformer_blocks[0].attn1(torch.randn(2, 24, 8, dtype=torch.float64))
 
@@ -334,7 +345,7 @@ def two_images():
 
 
 def twice():
-    model, _ = made(dit)
+    model, _ = made(pixart)
     for _ in range(2):
         install(model, IMAGE, minimum_tokens=0)
 
@@ -347,10 +358,10 @@ def twice():
             TypeError,
             "model: expected a model of diffusers, .* NoneType",
         ),
-        (lambda: install(made(dit)[0], None, minimum_tokens=0), TypeError, "gpa: expected a GPA, got NoneType"),
-        (lambda: install(made(dit)[0], IMAGE, minimum_tokens=-1), ValueError, "minimum_tokens: expected at least 0"),
+        (lambda: install(made(pixart)[0], None, minimum_tokens=0), TypeError, "gpa: expected a GPA, got NoneType"),
+        (lambda: install(made(pixart)[0], IMAGE, minimum_tokens=-1), ValueError, "minimum_tokens: expected at least 0"),
         (
-            lambda: install(made(dit)[0], IMAGE, minimum_tokens=0, geometry=(6, 4)),
+            lambda: install(made(pixart)[0], IMAGE, minimum_tokens=0, geometry=(6, 4)),
             TypeError,
             "geometry: expected a Geometry, got tuple",
         ),
