@@ -39,11 +39,13 @@ def install(
         gpa: the geometry, κ and everything else, for all layers.
         minimum_tokens: calls with fewer tokens on the grid attend as ever; :attr:`Installed.layers` tells which did.
         geometry: that of a model which is not in this list.
-        layers: whether a layer is meant, by its name; all self-attention by default.
+        layers: whether a layer is meant, by its name; all self-attention by default. Those that have GPA keep theirs.
 
     Raises:
         TypeError: an argument of another type.
-        ValueError: a negative number, a model without self-attention whose grid is known, or a layer that has GPA.
+        ValueError: a negative number, a GPA that cannot stand in these layers (:class:`~gpa_nd.nn.TokenAttention` says
+            which), no self-attention whose grid is known and that has no GPA yet, or ``layers`` that is true for none.
+            The model is then as it was.
 
     Example:
         >>> import torch
@@ -66,12 +68,15 @@ def install(
     if geometry is not None and not isinstance(geometry, Geometry):
         raise TypeError(f"geometry: expected a Geometry, got {type(geometry).__name__}")
     check_int("minimum_tokens", minimum_tokens, at_least=0)
-    found = {name: owner for name, owner in _self_attention(model, geometry) if layers is None or layers(name)}
-    if not found:
+    free = dict(_self_attention(model, geometry))
+    if not free:
         raise ValueError(
             f"model: expected self-attention that has no GPA yet, on latents or in one of {', '.join(GEOMETRIES)}, got "
             f"none in {type(model).__name__}; for another model give its geometry"
         )
+    found = {name: owner for name, owner in free.items() if layers is None or layers(name)}
+    if not found:
+        raise ValueError(f"layers: expected some of the names {', '.join(free)}, got a function that is true for none")
     return Installed(model, gpa, minimum_tokens, geometry, found)
 
 

@@ -370,6 +370,11 @@ def twice():
             ValueError,
             "model: expected self-attention that has no GPA yet, .* got none in Linear",
         ),
+        (
+            lambda: install(made(flux)[0], IMAGE, minimum_tokens=0, layers=lambda name: "attn1" in name),
+            ValueError,
+            r"layers: expected some of the names transformer_blocks.0.attn, single_.*attn, got .* true for none",
+        ),
         (twice, ValueError, "model: expected self-attention that has no GPA yet"),
         (
             lambda: with_processor(AttnProcessor()),
