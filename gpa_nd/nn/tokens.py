@@ -41,8 +41,8 @@ class TokenAttention(nn.Module):
 
     Raises:
         TypeError: an argument of another type.
-        ValueError: a negative number, ``"rest"`` on both sides or beside a function, an affinity other than ``"dot"``,
-            or global tokens with a causal GPA, in which they would need positions.
+        ValueError: a grid without axes, a negative number, ``"rest"`` on both sides or beside a function, an affinity
+            other than ``"dot"``, or global tokens with a causal GPA, in which they would need positions.
 
     Example:
         >>> import torch
@@ -69,8 +69,8 @@ class TokenAttention(nn.Module):
         if gpa.affinity != "dot":
             raise ValueError(f"gpa: expected affinity='dot', as the replaced function has it, got {gpa.affinity!r}")
         for name, each in (("grid", grid), ("key_grid", key_grid)):
-            if not (callable(each) or _is_grid(each) or (each is None and name == "key_grid")):
-                raise TypeError(f"{name}: expected a tuple of ints or a function of the number of tokens, got {each!r}")
+            if not (callable(each) or (each is None and name == "key_grid")):
+                _check_grid(name, each, "a tuple of ints or a function of the number of tokens")
         for name, tokens in (("leading", leading), ("trailing", trailing)):
             if tokens != "rest":
                 check_int(name, tokens, at_least=0)
@@ -181,8 +181,7 @@ class TokenAttention(nn.Module):
         beside = sum(numbers)
         if callable(grid):
             grid = grid(max(0, n - beside))
-            if not _is_grid(grid):
-                raise TypeError(f"grid: expected a function that returns a tuple of ints, got {grid!r} from it")
+            _check_grid("grid", grid, "a function that returns a tuple of ints")
         rest = n - prod(grid) - beside
         if rest < 0 or (rest and len(numbers) == 2):
             more = " or more" if len(numbers) < 2 else ""
@@ -209,8 +208,12 @@ class TokenAttention(nn.Module):
         return f"grid={self.grid}{more}, leading={self.leading!r}, trailing={self.trailing!r}"
 
 
-def _is_grid(grid: object) -> bool:
-    return isinstance(grid, tuple) and all(isinstance(size, int) and not isinstance(size, bool) for size in grid)
+def _check_grid(name: str, grid: object, expected: str) -> None:
+    """A shape of at least one axis; without tokens it may have an axis of none."""
+    if not isinstance(grid, tuple) or not all(isinstance(n, int) and not isinstance(n, bool) for n in grid):
+        raise TypeError(f"{name}: expected {expected}, got {grid!r}")
+    if not grid or min(grid) < 0:
+        raise ValueError(f"{name}: expected {expected}, one at least and none of them negative, got {grid}")
 
 
 def _is_causal(gpa: GPA) -> bool:

@@ -261,6 +261,17 @@ def causal_call(**call):
         (lambda: TokenAttention(image(affinity="euclidean"), (4, 4)), ValueError, "gpa: expected affinity='dot'"),
         (lambda: TokenAttention(image(), 16), TypeError, "grid: expected a tuple of ints or a function"),
         (lambda: TokenAttention(image(), (4, 4), key_grid=[2, 2]), TypeError, "key_grid: expected a tuple"),
+        (
+            lambda: TokenAttention(image(), ()),
+            ValueError,
+            r"grid: expected a tuple of ints .*, one at least .* got \(\)",
+        ),
+        (lambda: TokenAttention(image(), (4, 4), key_grid=(-2, -2)), ValueError, "key_grid: .* none of them negative"),
+        (
+            lambda: TokenAttention(image(), lambda n: (-4, -4))(*tokens(16)),
+            ValueError,
+            r"grid: expected a function that returns a tuple of ints, one at least .* negative, got \(-4, -4\)",
+        ),
         (lambda: TokenAttention(image(), (4, 4), leading=-1), ValueError, "leading: expected at least 0, got -1"),
         (lambda: TokenAttention(image(), (4, 4), trailing="all"), TypeError, "trailing: expected an int, got 'all'"),
         (
@@ -312,14 +323,14 @@ def causal_call(**call):
             TypeError,
             "grid: expected a function that returns",
         ),
-        (lambda: AspectGrid(1, 1)(17), ValueError, "n: no grid of 17 tokens is as high to wide as 1 : 1"),
+        (lambda: AspectGrid(1, 1)(17), ValueError, "n: expected the tokens of a grid as high .* 1 : 1, got 17, which"),
         (lambda: AspectGrid(0, 1), ValueError, "height: expected at least 1, got 0"),
         (lambda: gpa_nd.with_global_keys(None), TypeError, "layout: expected a Layout, got NoneType"),
         (lambda: image().layout((4, 4), (4, 4), global_keys=(0, -1)), ValueError, "trailing: expected at least 0"),
         (
             lambda: image(causal=True).layout((4, 4), (4, 4), global_keys=(1, 0)),
             ValueError,
-            "layout: expected one that is not causal",
+            r"layout: expected one that is not causal, .* got the causal Layout\(16 queries",
         ),
     ],
 )

@@ -240,6 +240,26 @@ def after_a_cache():
             ValueError,
             "image_size: expected None for wav2vec2, which has no images",
         ),
+        (
+            lambda: token_attention(transformers.ASTConfig(), image(), image_size=(4, 4)),
+            ValueError,
+            "image_size: expected None for audio-spectrogram-transformer, which has no images",
+        ),
+        (
+            lambda: token_attention(transformers.ViTConfig(), image(), image_size=(4, 4, 4)),
+            ValueError,
+            r"image_size: expected height and width, got \(4, 4, 4\)",
+        ),
+        (
+            lambda: token_attention(transformers.ViTConfig(), image(), image_size=224),
+            TypeError,
+            "image_size: expected a tuple of height and width, got 224",
+        ),
+        (
+            lambda: token_attention(transformers.ViTConfig(), image(), image_size=(224, 0)),
+            ValueError,
+            "image_size: expected at least 1, got 0",
+        ),
         (lambda: token_attention(transformers.ViTConfig(), None), TypeError, "gpa: expected a GPA, got NoneType"),
         (lambda: vit(train=True), ValueError, "dropout_p: expected 0, .* got 0.1; set the attention dropout"),
         (
