@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from math import prod
 from operator import index
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +21,22 @@ from gpa_nd.nn.gpa import GPA
 
 Grid = tuple[int, ...]
 Tokens = int | Literal["rest"]
+
+
+class Divided(NamedTuple):
+    """A sequence of tokens: those of a grid, and how many global ones stand before and after them."""
+
+    grid: Grid
+    leading: int
+    trailing: int
+
+    def on_grid(self, x: Float[Tensor, "b h n c"]) -> Float[Tensor, "b h n_grid c"]:
+        """The tokens of the grid."""
+        return x[:, :, self.leading : x.shape[2] - self.trailing]
+
+    def beside_grid(self, x: Float[Tensor, "b h n c"]) -> Float[Tensor, "b h n_global c"]:
+        """The global ones, all together."""
+        return torch.cat([x[:, :, : self.leading], x[:, :, x.shape[2] - self.trailing :]], dim=2)
 
 
 class TokenAttention(nn.Module):
@@ -132,17 +148,24 @@ class TokenAttention(nn.Module):
         scale = self.gpa.scale if scale is None else scale
         row = None if attn_mask is None else row_of_mask(attn_mask, query, key)
         key_mask, key_bias = (None, None) if row is None else mask_and_bias_of(row, key)
-        grid, leading, trailing = self._divided("query", query, self.grid)
-        self._check_causal(is_causal, grid)
-        end, layout = query.shape[2] - trailing, self.layout(query, key)
-        on_grid = query[:, :, leading:end]
-        out = self.gpa._attend(on_grid, key, value, layout, key_mask, key_bias, scale, enable_gqa)
+        queries, keys = self._divided(query, key)
+        self._check_causal(is_causal, queries.grid)
+        out = self.gpa.by_layout(
+            queries.on_grid(query),
+            key,
+            value,
+            self._layout(queries, keys, query.device),
+            key_mask=key_mask,
+            key_bias=key_bias,
+            scale=scale,
+            enable_gqa=enable_gqa,
+        )
         if out.shape[2] == query.shape[2]:
             return out
-        everywhere = torch.cat([query[:, :, :leading], query[:, :, end:]], dim=2)
         with own_precision(query):
+            everywhere = queries.beside_grid(query)
             seen = F.scaled_dot_product_attention(everywhere, key, value, row, scale=scale, enable_gqa=enable_gqa)
-        return torch.cat([seen[:, :, :leading], out, seen[:, :, leading:]], dim=2)
+        return torch.cat([seen[:, :, : queries.leading], out, seen[:, :, queries.leading :]], dim=2)
 
     def layout(self, query: Float[Tensor, "b h n_q c"], key: Float[Tensor, "b h_k n_k c"]) -> Layout:
         """The layout by which these tokens attend: its queries are those :meth:`on_grid`, its keys are all.
@@ -154,14 +177,7 @@ class TokenAttention(nn.Module):
         Raises:
             ValueError: tokens that are not those of the grid.
         """
-        of_queries, _, _ = self._divided("query", query, self.grid)
-        if self.key_grid is None and key.shape[2] != query.shape[2]:
-            raise ValueError(
-                f"key: expected {query.shape[2]} tokens as query has, got {key.shape[2]} in {tuple(key.shape)}; tokens "
-                f"of another grid, as in cross-attention, need key_grid or the model's own attention"
-            )
-        of_keys, *global_keys = self._divided("key", key, self.grid if self.key_grid is None else self.key_grid)
-        return self.gpa.layout(of_queries, of_keys, query.device, global_keys=(global_keys[0], global_keys[1]))
+        return self._layout(*self._divided(query, key), query.device)
 
     def on_grid(self, query: Float[Tensor, "b h n_q c"]) -> Float[Tensor, "b h n c"]:
         """The queries without the global ones.
@@ -172,11 +188,22 @@ class TokenAttention(nn.Module):
         Raises:
             ValueError: tokens that are not those of the grid.
         """
-        _, leading, trailing = self._divided("query", query, self.grid)
-        return query[:, :, leading : query.shape[2] - trailing]
+        return self._divide("query", query, self.grid).on_grid(query)
 
-    def _divided(self, name: str, x: Tensor, grid: Grid | Callable[[int], Grid]) -> tuple[Grid, int, int]:
-        """The grid, and how many tokens stand before and after those on it."""
+    def _layout(self, queries: Divided, keys: Divided, device: torch.device) -> Layout:
+        return self.gpa.layout(queries.grid, keys.grid, device, global_keys=(keys.leading, keys.trailing))
+
+    def _divided(self, query: Tensor, key: Tensor) -> tuple[Divided, Divided]:
+        """Where the queries and the keys stand."""
+        queries = self._divide("query", query, self.grid)
+        if self.key_grid is None and key.shape[2] != query.shape[2]:
+            raise ValueError(
+                f"key: expected {query.shape[2]} tokens as query has, got {key.shape[2]} in {tuple(key.shape)}; tokens "
+                f"of another grid, as in cross-attention, need key_grid or the model's own attention"
+            )
+        return queries, queries if self.key_grid is None else self._divide("key", key, self.key_grid)
+
+    def _divide(self, name: str, x: Tensor, grid: Grid | Callable[[int], Grid]) -> Divided:
         n, numbers = index(x.shape[2]), [tokens for tokens in (self.leading, self.trailing) if tokens != "rest"]
         beside = sum(numbers)
         if callable(grid):
@@ -191,7 +218,7 @@ class TokenAttention(nn.Module):
                 f"{tuple(x.shape)}"
             )
         leading, trailing = (rest if tokens == "rest" else tokens for tokens in (self.leading, self.trailing))
-        return grid, leading, trailing
+        return Divided(grid, leading, trailing)
 
     def _check_causal(self, is_causal: bool, grid: Grid) -> None:
         """The call and the GPA agree, as far as a call can tell."""
