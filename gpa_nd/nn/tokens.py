@@ -49,7 +49,7 @@ class TokenAttention(nn.Module):
     Args:
         gpa: the geometry, κ and everything else. A ``scale`` or ``enable_gqa`` of the call goes before its own.
         grid: shape of the grid that tokens lie on; or a function that tells it for the number of tokens on it, such as
-            :class:`AspectGrid`.
+            :class:`AspectGrid`; None where every call brings its own.
         key_grid: that of the keys, where it is another one.
         leading: how many global tokens come first, among queries and among keys; ``"rest"`` for all that the grid does
             not hold.
@@ -73,7 +73,7 @@ class TokenAttention(nn.Module):
     def __init__(
         self,
         gpa: GPA,
-        grid: Grid | Callable[[int], Grid],
+        grid: Grid | Callable[[int], Grid] | None,
         *,
         key_grid: Grid | Callable[[int], Grid] | None = None,
         leading: Tokens = 0,
@@ -85,7 +85,7 @@ class TokenAttention(nn.Module):
         if gpa.affinity != "dot":
             raise ValueError(f"gpa: expected affinity='dot', as the replaced function has it, got {gpa.affinity!r}")
         for name, each in (("grid", grid), ("key_grid", key_grid)):
-            if not (callable(each) or (each is None and name == "key_grid")):
+            if each is not None and not callable(each):
                 _check_grid(name, each, "a tuple of ints or a function of the number of tokens")
         for name, tokens in (("leading", leading), ("trailing", trailing)):
             if tokens != "rest":
@@ -113,10 +113,12 @@ class TokenAttention(nn.Module):
         is_causal: bool = False,
         scale: float | None = None,
         enable_gqa: bool = False,
+        *,
+        grid: Grid | None = None,
     ) -> Float[Tensor, "b h n_q c_v"]:
-        """Attend as the function does, with its arguments in its order.
+        """Attend as the function does, with its arguments in its order; ``grid`` is one more.
 
-        Under autocast they are cast to its dtype, as it casts them.
+        Under autocast tensors are cast to its dtype, as it casts them.
 
         Args:
             query: (B, H, n_q, c).
@@ -129,9 +131,10 @@ class TokenAttention(nn.Module):
                 with. On more axes the GPA alone says what is causal.
             scale: factor of the affinity; the GPA's own by default, which is 1/√c if not given.
             enable_gqa: key and value may have fewer heads.
+            grid: that of this call, in place of the module's.
 
         Raises:
-            TypeError: not tensors of one floating point dtype, or a mask of another type.
+            TypeError: not tensors of one floating point dtype, or a mask or a grid of another type.
             ValueError: something that GPA cannot do, or tokens that are not those of the grid.
         """
         for name, x in (("query", query), ("key", key), ("value", value)):
@@ -148,7 +151,7 @@ class TokenAttention(nn.Module):
         scale = self.gpa.scale if scale is None else scale
         row = None if attn_mask is None else row_of_mask(attn_mask, query, key)
         key_mask, key_bias = (None, None) if row is None else mask_and_bias_of(row, key)
-        queries, keys = self._divided(query, key)
+        queries, keys = self._divided(query, key, grid)
         self._check_causal(is_causal, queries.grid)
         out = self.gpa.by_layout(
             queries.on_grid(query),
@@ -167,35 +170,39 @@ class TokenAttention(nn.Module):
             seen = F.scaled_dot_product_attention(everywhere, key, value, row, scale=scale, enable_gqa=enable_gqa)
         return torch.cat([seen[:, :, : queries.leading], out, seen[:, :, queries.leading :]], dim=2)
 
-    def layout(self, query: Float[Tensor, "b h n_q c"], key: Float[Tensor, "b h_k n_k c"]) -> Layout:
+    def layout(
+        self, query: Float[Tensor, "b h n_q c"], key: Float[Tensor, "b h_k n_k c"], *, grid: Grid | None = None
+    ) -> Layout:
         """The layout by which these tokens attend: its queries are those :meth:`on_grid`, its keys are all.
 
         Args:
             query: (B, H, n_q, c).
             key: (B, H_k, n_k, c).
+            grid: that of this call, in place of the module's.
 
         Raises:
             ValueError: tokens that are not those of the grid.
         """
-        return self._layout(*self._divided(query, key), query.device)
+        return self._layout(*self._divided(query, key, grid), query.device)
 
-    def on_grid(self, query: Float[Tensor, "b h n_q c"]) -> Float[Tensor, "b h n c"]:
+    def on_grid(self, query: Float[Tensor, "b h n_q c"], *, grid: Grid | None = None) -> Float[Tensor, "b h n c"]:
         """The queries without the global ones.
 
         Args:
             query: (B, H, n_q, c).
+            grid: that of this call, in place of the module's.
 
         Raises:
             ValueError: tokens that are not those of the grid.
         """
-        return self._divide("query", query, self.grid).on_grid(query)
+        return self._divide("query", query, self.grid if grid is None else grid).on_grid(query)
 
     def _layout(self, queries: Divided, keys: Divided, device: torch.device) -> Layout:
         return self.gpa.layout(queries.grid, keys.grid, device, global_keys=(keys.leading, keys.trailing))
 
-    def _divided(self, query: Tensor, key: Tensor) -> tuple[Divided, Divided]:
+    def _divided(self, query: Tensor, key: Tensor, grid: Grid | None) -> tuple[Divided, Divided]:
         """Where the queries and the keys stand."""
-        queries = self._divide("query", query, self.grid)
+        queries = self._divide("query", query, self.grid if grid is None else grid)
         if self.key_grid is None and key.shape[2] != query.shape[2]:
             raise ValueError(
                 f"key: expected {query.shape[2]} tokens as query has, got {key.shape[2]} in {tuple(key.shape)}; tokens "
@@ -203,12 +210,15 @@ class TokenAttention(nn.Module):
             )
         return queries, queries if self.key_grid is None else self._divide("key", key, self.key_grid)
 
-    def _divide(self, name: str, x: Tensor, grid: Grid | Callable[[int], Grid]) -> Divided:
+    def _divide(self, name: str, x: Tensor, grid: Grid | Callable[[int], Grid] | None) -> Divided:
         n, numbers = index(x.shape[2]), [tokens for tokens in (self.leading, self.trailing) if tokens != "rest"]
         beside = sum(numbers)
+        if grid is None:
+            raise ValueError("grid: expected that of this call, since the module was made without one, got None")
+        expected = "a tuple of ints"
         if callable(grid):
-            grid = grid(max(0, n - beside))
-            _check_grid("grid", grid, "a function that returns a tuple of ints")
+            grid, expected = grid(max(0, n - beside)), "a function that returns a tuple of ints"
+        _check_grid("grid", grid, expected)
         rest = n - prod(grid) - beside
         if rest < 0 or (rest and len(numbers) == 2):
             more = " or more" if len(numbers) < 2 else ""

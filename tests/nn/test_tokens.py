@@ -203,6 +203,17 @@ def test_a_grid_may_follow_from_the_number_of_tokens():
         assert_close(with_gradients(attention, *qkv), with_gradients(F.scaled_dot_product_attention, *qkv))
 
 
+def test_a_call_may_bring_its_grid():
+    q, k, v = (x.detach() for x in tokens(1 + 48))
+    for made_with in (None, (7, 7), AspectGrid(1, 1)):
+        attention = TokenAttention(image(2), made_with, leading=1)
+        for grid in ((4, 12), (8, 6)):
+            fixed = TokenAttention(image(2), grid, leading=1)
+            assert attention(q, k, v, grid=grid).equal(fixed(q, k, v))
+            assert attention.layout(q, k, grid=grid).query_cells.labels.equal(fixed.layout(q, k).query_cells.labels)
+            assert attention.on_grid(q, grid=grid).equal(fixed.on_grid(q))
+
+
 def test_sides_of_an_aspect_are_found_however_they_were_rounded():
     for height, width, factor in product(range(1, 40, 3), range(1, 40, 5), range(1, 5)):
         rows, columns = AspectGrid(height, width)(-(-height // factor) * -(-width // factor))
@@ -272,6 +283,12 @@ def causal_call(**call):
             ValueError,
             r"grid: expected a function that returns a tuple of ints, one at least .* negative, got \(-4, -4\)",
         ),
+        (
+            lambda: TokenAttention(image(), None)(*tokens(16)),
+            ValueError,
+            "grid: expected that of this call, .* got None",
+        ),
+        (lambda: square(16)(grid=[4, 4]), TypeError, r"grid: expected a tuple of ints, got \[4, 4\]"),
         (lambda: TokenAttention(image(), (4, 4), leading=-1), ValueError, "leading: expected at least 0, got -1"),
         (lambda: TokenAttention(image(), (4, 4), trailing="all"), TypeError, "trailing: expected an int, got 'all'"),
         (
