@@ -182,7 +182,7 @@ def test_a_causal_sequence_is_the_causal_function():
     assert_close(with_gradients(attention, *qkv, is_causal=True), dense)
 
 
-def test_keys_on_another_grid():
+def test_all_keys_of_another_grid_selected_is_the_function_too():
     gpa = gpa_nd.GPA(GridPartitioner(2), GridDownsampler(2), key_downsampler=GridDownsampler((2, 1)), kappa=ALL)
     attention = TokenAttention(gpa, (8, 6), key_grid=(4, 3), leading=1)
     qkv = tokens(49, 13)

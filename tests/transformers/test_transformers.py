@@ -155,7 +155,7 @@ def test_images_of_another_size_have_another_grid():
     assert_close(with_gradients(model, inputs), own)
 
 
-def test_a_causal_decoder_without_a_cache():
+def test_a_causal_decoder_without_a_cache_computes_what_it_did():
     config = transformers.LlamaConfig(**SMALL, num_key_value_heads=1, vocab_size=11, use_cache=False)
     model = transformers.LlamaModel(config).double().eval()
     ids = torch.randint(11, (2, 37))
