@@ -43,7 +43,9 @@ def with_global_keys(layout: Layout, leading: int = 0, trailing: int = 0) -> Lay
     if not leading + trailing:
         return layout
     if layout.positions is not None or layout.coarse_positions is not None:
-        raise ValueError("layout: expected one that is not causal, since global keys have no position")
+        raise ValueError(
+            f"layout: expected one that is not causal, since global keys have no position, got the causal {layout}"
+        )
     groups, m = len(layout.key_groups), len(layout.query_cells)
     made = _among(layout, leading, trailing)
     always = torch.arange(groups, len(made.key_groups), device=layout.device).expand(m, -1)

@@ -25,7 +25,8 @@ def install(
 
     Each layer gets an attention processor that runs the layer's own one (projections, norms, rotary embeddings and
     text of whatever kind) and attends with GPA where that calls ``scaled_dot_product_attention``. Weights, state dict
-    and cross-attention stay as they are. Height and width are those of the latent at every call.
+    and cross-attention stay as they are. Height and width are those of the latent at every call; with gradient
+    checkpointing, go backward through a call before the next one of another shape.
 
     - UNets (``UNet2DConditionModel``, ``UNet2DModel``) and VAEs: the self-attention of every resolution.
     - ``DiTTransformer2DModel``, ``PixArtTransformer2DModel``: all self-attention.
@@ -38,11 +39,13 @@ def install(
         gpa: the geometry, κ and everything else, for all layers.
         minimum_tokens: calls with fewer tokens on the grid attend as ever; :attr:`Installed.layers` tells which did.
         geometry: that of a model which is not in this list.
-        layers: whether a layer is meant, by its name; all self-attention by default.
+        layers: whether a layer is meant, by its name; all self-attention by default. Those that have GPA keep theirs.
 
     Raises:
         TypeError: an argument of another type.
-        ValueError: a negative number, a model without self-attention whose grid is known, or a layer that has GPA.
+        ValueError: a negative number, a GPA that cannot stand in these layers (:class:`~gpa_nd.nn.TokenAttention` says
+            which), no self-attention whose grid is known and that has no GPA yet, or ``layers`` that is true for none.
+            The model is then as it was.
 
     Example:
         >>> import torch
@@ -65,12 +68,15 @@ def install(
     if geometry is not None and not isinstance(geometry, Geometry):
         raise TypeError(f"geometry: expected a Geometry, got {type(geometry).__name__}")
     check_int("minimum_tokens", minimum_tokens, at_least=0)
-    found = {name: owner for name, owner in _self_attention(model, geometry) if layers is None or layers(name)}
-    if not found:
+    free = dict(_self_attention(model, geometry))
+    if not free:
         raise ValueError(
             f"model: expected self-attention that has no GPA yet, on latents or in one of {', '.join(GEOMETRIES)}, got "
             f"none in {type(model).__name__}; for another model give its geometry"
         )
+    found = {name: owner for name, owner in free.items() if layers is None or layers(name)}
+    if not found:
+        raise ValueError(f"layers: expected some of the names {', '.join(free)}, got a function that is true for none")
     return Installed(model, gpa, minimum_tokens, geometry, found)
 
 
@@ -84,24 +90,27 @@ class Installed:
     def __init__(
         self, model: nn.Module, gpa: GPA, minimum_tokens: int, geometry: Geometry | None, found: dict[str, str | None]
     ) -> None:
-        self._model = model
-        self._hooks: list[Any] = []
-        latents: dict[str | None, Latent] = {}
+        latents: dict[str, Latent] = {}
         for owner in dict.fromkeys(found.values()):
-            if owner is None:
-                continue
-            module = model.get_submodule(owner)
-            known = geometry or geometry_of(module)
-            assert known is not None
-            latents[owner] = Latent(known)
-            self._hooks.append(module.register_forward_pre_hook(latents[owner], with_kwargs=True))
-        self._own: dict[str, Any] = {}
-        self.layers: dict[str, Layer] = {}
-        for name, around in found.items():
+            if owner is not None:
+                known = geometry or geometry_of(model.get_submodule(owner))
+                assert known is not None
+                latents[owner] = Latent(known)
+        self._model = model
+        self._own: dict[str, Any] = {name: model.get_submodule(name).processor for name in found}
+        self.layers: dict[str, Layer] = {
+            name: Layer(name, gpa, minimum_tokens, None if around is None else latents[around])
+            for name, around in found.items()
+        }
+        with_them = {name: with_gpa(self._own[name], layer) for name, layer in self.layers.items()}
+        # Whatever is refused was refused by now, with the model as it was.
+        self._hooks: list[Any] = [
+            model.get_submodule(owner).register_forward_pre_hook(latent, with_kwargs=True)
+            for owner, latent in latents.items()
+        ]
+        for name, processor in with_them.items():
             attention: Any = model.get_submodule(name)
-            self._own[name] = attention.processor
-            self.layers[name] = Layer(name, gpa, minimum_tokens, latents.get(around))
-            attention.set_processor(with_gpa(attention.processor, self.layers[name]))
+            attention.set_processor(processor)
 
     def __repr__(self) -> str:
         return "\n".join(map(str, self.layers.values()))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import copy
-from functools import cache, wraps
+from functools import cache, partial, wraps
 from math import prod
 from typing import Any
 
@@ -39,7 +39,9 @@ class Layer:
 
     Attributes:
         name: of the layer in its model.
-        attention: the :class:`~gpa_nd.nn.TokenAttention` that it attends with, where hooks see queries and keys.
+        minimum_tokens: with fewer on the grid, a call attends as ever.
+        attention: the :class:`~gpa_nd.nn.TokenAttention` that it attends with, where hooks see queries and keys. It has
+            no grid of its own: each call brings one.
         grid: of its tokens in the last call; None before the first one.
         partitioned: whether that call attended with GPA; False where the grid had too few tokens.
     """
@@ -47,11 +49,10 @@ class Layer:
     def __init__(self, name: str, gpa: GPA, minimum_tokens: int, latent: Latent | None) -> None:
         geometry = None if latent is None else latent.geometry
         leading, trailing = (0, 0) if geometry is None else (geometry.leading, geometry.trailing)
-        self.name, self.minimum_tokens, self.latent = name, minimum_tokens, latent
-        self.attention = TokenAttention(gpa, (1, 1), leading=leading, trailing=trailing)
+        self.name, self.minimum_tokens, self._latent = name, minimum_tokens, latent
+        self.attention = TokenAttention(gpa, None, leading=leading, trailing=trailing)
         self.grid: Grid | None = None
         self.partitioned = False
-        self.calls = 0
 
     def __repr__(self) -> str:
         if self.grid is None:
@@ -60,49 +61,58 @@ class Layer:
         return f"{self.name}: {' × '.join(map(str, self.grid))}, {by}"
 
     def through(self, own: Callable[[], Any], hidden_states: Tensor) -> Any:
-        """What the layer's own processor makes of its input, with GPA if there are enough tokens."""
-        self.grid = tuple(hidden_states.shape[2:]) if hidden_states.ndim == 4 else self._latent_grid()
-        self.partitioned = prod(self.grid) >= self.minimum_tokens
+        """What the layer's own processor makes of its input, with GPA if there are enough tokens.
+
+        Args:
+            own: calls that processor.
+            hidden_states: (B, C, height, width), or (B, n, C) tokens, whose grid the module around the layer tells.
+
+        Raises:
+            RuntimeError: tokens without such a module, or a processor that does not call
+                ``scaled_dot_product_attention`` once.
+            ValueError: as :class:`~gpa_nd.nn.TokenAttention`, with the name of the layer.
+        """
+        self.grid = grid = tuple(hidden_states.shape[2:]) if hidden_states.ndim == 4 else self._latent_grid()
+        self.partitioned = prod(grid) >= self.minimum_tokens
         if not self.partitioned:
             return own()
-        self.attention.grid, self.calls = self.grid, 0
-        with _InPlaceOfSDPA(self._attend):
+        with _InPlaceOfSDPA(partial(self._attend, grid)) as replaced:
             out = own()
-        if self.calls != 1:
+        if replaced.calls != 1:
             raise RuntimeError(
-                f"{self.name}: expected its processor to call scaled_dot_product_attention once, got {self.calls} "
+                f"{self.name}: expected its processor to call scaled_dot_product_attention once, got {replaced.calls} "
                 f"calls; GPA needs one that does, such as AttnProcessor2_0, and diffusers' native attention backend"
             )
         return out
 
     def _latent_grid(self) -> Grid:
-        if self.latent is None or self.latent.grid is None:
+        if self._latent is None or self._latent.grid is None:
             raise RuntimeError(
                 f"{self.name}: expected a latent (batch, channels, height, width), or a call through the module that "
                 f"GPA was installed in, which knows the grid; got tokens alone"
             )
-        return self.latent.grid
+        return self._latent.grid
 
-    def _attend(self, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        self.calls += 1
+    def _attend(self, grid: Grid, *args: Any, **kwargs: Any) -> Tensor:
         try:
-            out: Tensor = self.attention(query, key, value, *args, **kwargs)
+            out: Tensor = self.attention(*args, **kwargs, grid=grid)
         except ValueError as error:
-            raise ValueError(f"{self.name}, on a grid of {self.grid}: {error}") from error
+            raise ValueError(f"{self.name}, on a grid of {grid}: {error}") from error
         return out
 
 
 class _InPlaceOfSDPA(TorchFunctionMode):
-    """Within this context ``scaled_dot_product_attention`` is another function."""
+    """Within this context ``scaled_dot_product_attention`` is another function, whose calls are counted."""
 
     def __init__(self, attend: Callable[..., Tensor]) -> None:
         super().__init__()
-        self.attend = attend
+        self.attend, self.calls = attend, 0
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         if func is F.scaled_dot_product_attention:
+            self.calls += 1
             return self.attend(*args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
 

@@ -45,8 +45,8 @@ class AspectGrid:
         if not sides:
             scale = sqrt(n / (self.height * self.width))
             raise ValueError(
-                f"n: no grid of {n} tokens is as high to wide as {self.height} : {self.width}, which asks for about "
-                f"{self.height * scale:.1f} × {self.width * scale:.1f}; give the grid itself"
+                f"n: expected the tokens of a grid as high to wide as {self.height} : {self.width}, got {n}, which "
+                f"asks for about {self.height * scale:.1f} × {self.width * scale:.1f}; give the grid itself"
             )
         return min(sides, key=lambda grid: abs(log(grid[0] * self.width / (grid[1] * self.height))))
 

@@ -256,7 +256,7 @@ class GPA(nn.Module):
         key_mask = None if key_mask is None else key_mask.flatten(1)
         key_bias = None if key_bias is None else key_bias.flatten(2)
         q, k, v = (x.flatten(2, -2) for x in (q, k, v))
-        return torch.unflatten(self._attend(q, k, v, layout, key_mask, key_bias), 2, query_shape)
+        return torch.unflatten(self.by_layout(q, k, v, layout, key_mask=key_mask, key_bias=key_bias), 2, query_shape)
 
     def packed(
         self,
@@ -310,33 +310,45 @@ class GPA(nn.Module):
         check_total("query_shapes", queries, "q", q)
         check_total("query_shapes" if key_shapes is None else "key_shapes", keys, "k", k)
         layout = self._layout(queries, keys, q.device)
-        return self._attend(q, k, v, layout, key_mask, key_bias)
+        return self.by_layout(q, k, v, layout, key_mask=key_mask, key_bias=key_bias)
 
-    def _nested(self, q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor | None, key_bias: Tensor | None) -> Tensor:
-        """Jagged nested tensors, sequence by sequence."""
-        if key_mask is not None or key_bias is not None:
-            raise ValueError(
-                "key_mask and key_bias: expected None with nested tensors, got one; GPA.packed takes them, with "
-                "x.values()[None] for each tensor and x.offsets()"
-            )
-        check_jagged({"q": q, "k": k, "v": v})
-        of_q, of_k, of_v = (x.offsets() for x in (q, k, v))  # type: ignore[attr-defined]
-        if not torch.equal(of_k, of_v):
-            raise ValueError("v: expected the offsets that k has, got others")
-        q, k, v = (x.values()[None] for x in (q, k, v))
-        return jagged(self.packed(q, k, v, of_q, of_k), of_q)
-
-    def _attend(
+    def by_layout(
         self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
+        q: Float[Tensor, "b h n_q c"],
+        k: Float[Tensor, "b h_k n_k c"],
+        v: Float[Tensor, "b h_k n_k c_v"],
         layout: Layout,
-        key_mask: Tensor | None,
-        key_bias: Tensor | None,
+        *,
+        key_mask: Bool[Tensor, "b n_k"] | None = None,
+        key_bias: Float[Tensor, "b h_k n_k"] | None = None,
         scale: float | None = None,
         enable_gqa: bool = False,
-    ) -> Tensor:
+    ) -> Float[Tensor, "b h n_q c_v"]:
+        """Attend as a layout says, with the settings of this module: :func:`~gpa_nd.gpa_attention` with its κ and all.
+
+        Args:
+            q: (B, H, n_q, c) queries along one axis.
+            k: (B, H_k, n_k, c) keys.
+            v: (B, H_k, n_k, c_v) values.
+            layout: of these queries and keys, as :meth:`layout` or :meth:`packed_layout` makes it.
+            key_mask: (B, n_k) bool, False for keys that nobody sees. Not broadcast.
+            key_bias: (B, H_k, n_k), added to the affinities of each key; differentiable. Not broadcast.
+            scale: factor of the affinity of this call; the module's own by default.
+            enable_gqa: k and v may have fewer heads, also where the module does not say so.
+
+        Raises:
+            TypeError: as :func:`~gpa_nd.gpa_attention`.
+            ValueError: as that, where tensors are not those of the layout.
+
+        Example:
+            >>> import torch
+            >>> import gpa_nd
+            >>> gpa = gpa_nd.audio(downsample=2, cells=2, kappa=2)
+            >>> layout = gpa.layout((12,), (12,), global_keys=(1, 0))         # a class token among the keys
+            >>> q, k, v = torch.randn(3, 1, 2, 13, 8)
+            >>> gpa.by_layout(q[:, :, 1:], k, v, layout).shape
+            torch.Size([1, 2, 12, 8])
+        """
         return gpa_attention(
             q,
             k,
@@ -354,6 +366,20 @@ class GPA(nn.Module):
             enable_gqa=self.enable_gqa or enable_gqa,
             backend=self.backend,
         )
+
+    def _nested(self, q: Tensor, k: Tensor, v: Tensor, key_mask: Tensor | None, key_bias: Tensor | None) -> Tensor:
+        """Jagged nested tensors, sequence by sequence."""
+        if key_mask is not None or key_bias is not None:
+            raise ValueError(
+                "key_mask and key_bias: expected None with nested tensors, got one; GPA.packed takes them, with "
+                "x.values()[None] for each tensor and x.offsets()"
+            )
+        check_jagged({"q": q, "k": k, "v": v})
+        of_q, of_k, of_v = (x.offsets() for x in (q, k, v))  # type: ignore[attr-defined]
+        if not torch.equal(of_k, of_v):
+            raise ValueError("v: expected the offsets that k has, got others")
+        q, k, v = (x.values()[None] for x in (q, k, v))
+        return jagged(self.packed(q, k, v, of_q, of_k), of_q)
 
     def extra_repr(self) -> str:
         """What the module was made with."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from math import prod
 from operator import index
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +23,22 @@ Grid = tuple[int, ...]
 Tokens = int | Literal["rest"]
 
 
+class Divided(NamedTuple):
+    """A sequence of tokens: those of a grid, and how many global ones stand before and after them."""
+
+    grid: Grid
+    leading: int
+    trailing: int
+
+    def on_grid(self, x: Float[Tensor, "b h n c"]) -> Float[Tensor, "b h n_grid c"]:
+        """The tokens of the grid."""
+        return x[:, :, self.leading : x.shape[2] - self.trailing]
+
+    def beside_grid(self, x: Float[Tensor, "b h n c"]) -> Float[Tensor, "b h n_global c"]:
+        """The global ones, all together."""
+        return torch.cat([x[:, :, : self.leading], x[:, :, x.shape[2] - self.trailing :]], dim=2)
+
+
 class TokenAttention(nn.Module):
     """Stands where a model calls :func:`torch.nn.functional.scaled_dot_product_attention`, and is called like it.
 
@@ -33,7 +49,7 @@ class TokenAttention(nn.Module):
     Args:
         gpa: the geometry, κ and everything else. A ``scale`` or ``enable_gqa`` of the call goes before its own.
         grid: shape of the grid that tokens lie on; or a function that tells it for the number of tokens on it, such as
-            :class:`AspectGrid`.
+            :class:`AspectGrid`; None where every call brings its own.
         key_grid: that of the keys, where it is another one.
         leading: how many global tokens come first, among queries and among keys; ``"rest"`` for all that the grid does
             not hold.
@@ -41,8 +57,8 @@ class TokenAttention(nn.Module):
 
     Raises:
         TypeError: an argument of another type.
-        ValueError: a negative number, ``"rest"`` on both sides or beside a function, an affinity other than ``"dot"``,
-            or global tokens with a causal GPA, in which they would need positions.
+        ValueError: a grid without axes, a negative number, ``"rest"`` on both sides or beside a function, an affinity
+            other than ``"dot"``, or global tokens with a causal GPA, in which they would need positions.
 
     Example:
         >>> import torch
@@ -57,7 +73,7 @@ class TokenAttention(nn.Module):
     def __init__(
         self,
         gpa: GPA,
-        grid: Grid | Callable[[int], Grid],
+        grid: Grid | Callable[[int], Grid] | None,
         *,
         key_grid: Grid | Callable[[int], Grid] | None = None,
         leading: Tokens = 0,
@@ -69,8 +85,8 @@ class TokenAttention(nn.Module):
         if gpa.affinity != "dot":
             raise ValueError(f"gpa: expected affinity='dot', as the replaced function has it, got {gpa.affinity!r}")
         for name, each in (("grid", grid), ("key_grid", key_grid)):
-            if not (callable(each) or _is_grid(each) or (each is None and name == "key_grid")):
-                raise TypeError(f"{name}: expected a tuple of ints or a function of the number of tokens, got {each!r}")
+            if each is not None and not callable(each):
+                _check_grid(name, each, "a tuple of ints or a function of the number of tokens")
         for name, tokens in (("leading", leading), ("trailing", trailing)):
             if tokens != "rest":
                 check_int(name, tokens, at_least=0)
@@ -97,10 +113,12 @@ class TokenAttention(nn.Module):
         is_causal: bool = False,
         scale: float | None = None,
         enable_gqa: bool = False,
+        *,
+        grid: Grid | None = None,
     ) -> Float[Tensor, "b h n_q c_v"]:
-        """Attend as the function does, with its arguments in its order.
+        """Attend as the function does, with its arguments in its order; ``grid`` is one more.
 
-        Under autocast they are cast to its dtype, as it casts them.
+        Under autocast tensors are cast to its dtype, as it casts them.
 
         Args:
             query: (B, H, n_q, c).
@@ -113,9 +131,10 @@ class TokenAttention(nn.Module):
                 with. On more axes the GPA alone says what is causal.
             scale: factor of the affinity; the GPA's own by default, which is 1/√c if not given.
             enable_gqa: key and value may have fewer heads.
+            grid: that of this call, in place of the module's.
 
         Raises:
-            TypeError: not tensors of one floating point dtype, or a mask of another type.
+            TypeError: not tensors of one floating point dtype, or a mask or a grid of another type.
             ValueError: something that GPA cannot do, or tokens that are not those of the grid.
         """
         for name, x in (("query", query), ("key", key), ("value", value)):
@@ -132,57 +151,74 @@ class TokenAttention(nn.Module):
         scale = self.gpa.scale if scale is None else scale
         row = None if attn_mask is None else row_of_mask(attn_mask, query, key)
         key_mask, key_bias = (None, None) if row is None else mask_and_bias_of(row, key)
-        grid, leading, trailing = self._divided("query", query, self.grid)
-        self._check_causal(is_causal, grid)
-        end, layout = query.shape[2] - trailing, self.layout(query, key)
-        on_grid = query[:, :, leading:end]
-        out = self.gpa._attend(on_grid, key, value, layout, key_mask, key_bias, scale, enable_gqa)
+        queries, keys = self._divided(query, key, grid)
+        self._check_causal(is_causal, queries.grid)
+        out = self.gpa.by_layout(
+            queries.on_grid(query),
+            key,
+            value,
+            self._layout(queries, keys, query.device),
+            key_mask=key_mask,
+            key_bias=key_bias,
+            scale=scale,
+            enable_gqa=enable_gqa,
+        )
         if out.shape[2] == query.shape[2]:
             return out
-        everywhere = torch.cat([query[:, :, :leading], query[:, :, end:]], dim=2)
         with own_precision(query):
+            everywhere = queries.beside_grid(query)
             seen = F.scaled_dot_product_attention(everywhere, key, value, row, scale=scale, enable_gqa=enable_gqa)
-        return torch.cat([seen[:, :, :leading], out, seen[:, :, leading:]], dim=2)
+        return torch.cat([seen[:, :, : queries.leading], out, seen[:, :, queries.leading :]], dim=2)
 
-    def layout(self, query: Float[Tensor, "b h n_q c"], key: Float[Tensor, "b h_k n_k c"]) -> Layout:
+    def layout(
+        self, query: Float[Tensor, "b h n_q c"], key: Float[Tensor, "b h_k n_k c"], *, grid: Grid | None = None
+    ) -> Layout:
         """The layout by which these tokens attend: its queries are those :meth:`on_grid`, its keys are all.
 
         Args:
             query: (B, H, n_q, c).
             key: (B, H_k, n_k, c).
+            grid: that of this call, in place of the module's.
 
         Raises:
             ValueError: tokens that are not those of the grid.
         """
-        of_queries, _, _ = self._divided("query", query, self.grid)
+        return self._layout(*self._divided(query, key, grid), query.device)
+
+    def on_grid(self, query: Float[Tensor, "b h n_q c"], *, grid: Grid | None = None) -> Float[Tensor, "b h n c"]:
+        """The queries without the global ones.
+
+        Args:
+            query: (B, H, n_q, c).
+            grid: that of this call, in place of the module's.
+
+        Raises:
+            ValueError: tokens that are not those of the grid.
+        """
+        return self._divide("query", query, self.grid if grid is None else grid).on_grid(query)
+
+    def _layout(self, queries: Divided, keys: Divided, device: torch.device) -> Layout:
+        return self.gpa.layout(queries.grid, keys.grid, device, global_keys=(keys.leading, keys.trailing))
+
+    def _divided(self, query: Tensor, key: Tensor, grid: Grid | None) -> tuple[Divided, Divided]:
+        """Where the queries and the keys stand."""
+        queries = self._divide("query", query, self.grid if grid is None else grid)
         if self.key_grid is None and key.shape[2] != query.shape[2]:
             raise ValueError(
                 f"key: expected {query.shape[2]} tokens as query has, got {key.shape[2]} in {tuple(key.shape)}; tokens "
                 f"of another grid, as in cross-attention, need key_grid or the model's own attention"
             )
-        of_keys, *global_keys = self._divided("key", key, self.grid if self.key_grid is None else self.key_grid)
-        return self.gpa.layout(of_queries, of_keys, query.device, global_keys=(global_keys[0], global_keys[1]))
+        return queries, queries if self.key_grid is None else self._divide("key", key, self.key_grid)
 
-    def on_grid(self, query: Float[Tensor, "b h n_q c"]) -> Float[Tensor, "b h n c"]:
-        """The queries without the global ones.
-
-        Args:
-            query: (B, H, n_q, c).
-
-        Raises:
-            ValueError: tokens that are not those of the grid.
-        """
-        _, leading, trailing = self._divided("query", query, self.grid)
-        return query[:, :, leading : query.shape[2] - trailing]
-
-    def _divided(self, name: str, x: Tensor, grid: Grid | Callable[[int], Grid]) -> tuple[Grid, int, int]:
-        """The grid, and how many tokens stand before and after those on it."""
+    def _divide(self, name: str, x: Tensor, grid: Grid | Callable[[int], Grid] | None) -> Divided:
         n, numbers = index(x.shape[2]), [tokens for tokens in (self.leading, self.trailing) if tokens != "rest"]
         beside = sum(numbers)
+        if grid is None:
+            raise ValueError("grid: expected that of this call, since the module was made without one, got None")
+        expected = "a tuple of ints"
         if callable(grid):
-            grid = grid(max(0, n - beside))
-            if not _is_grid(grid):
-                raise TypeError(f"grid: expected a function that returns a tuple of ints, got {grid!r} from it")
+            grid, expected = grid(max(0, n - beside)), "a function that returns a tuple of ints"
+        _check_grid("grid", grid, expected)
         rest = n - prod(grid) - beside
         if rest < 0 or (rest and len(numbers) == 2):
             more = " or more" if len(numbers) < 2 else ""
@@ -192,7 +228,7 @@ class TokenAttention(nn.Module):
                 f"{tuple(x.shape)}"
             )
         leading, trailing = (rest if tokens == "rest" else tokens for tokens in (self.leading, self.trailing))
-        return grid, leading, trailing
+        return Divided(grid, leading, trailing)
 
     def _check_causal(self, is_causal: bool, grid: Grid) -> None:
         """The call and the GPA agree, as far as a call can tell."""
@@ -209,8 +245,12 @@ class TokenAttention(nn.Module):
         return f"grid={self.grid}{more}, leading={self.leading!r}, trailing={self.trailing!r}"
 
 
-def _is_grid(grid: object) -> bool:
-    return isinstance(grid, tuple) and all(isinstance(size, int) and not isinstance(size, bool) for size in grid)
+def _check_grid(name: str, grid: object, expected: str) -> None:
+    """A shape of at least one axis; without tokens it may have an axis of none."""
+    if not isinstance(grid, tuple) or not all(isinstance(n, int) and not isinstance(n, bool) for n in grid):
+        raise TypeError(f"{name}: expected {expected}, got {grid!r}")
+    if not grid or min(grid) < 0:
+        raise ValueError(f"{name}: expected {expected}, one at least and none of them negative, got {grid}")
 
 
 def _is_causal(gpa: GPA) -> bool:

@@ -14,11 +14,32 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from gpa_nd.nn.tokens import TokenAttention
 
+PACKED = "sequence of several packed ones here (GPA.packed has)"
+
+HARMLESS = frozenset(
+    {
+        "cache_position",  # keys of a cache are more than there are queries, which is an error of its own
+        "interpolate_pos_encoding",
+        "num_items_in_batch",
+        "output_hidden_states",
+        "output_router_logits",
+        "position_ids",
+        "return_dict",
+        "use_cache",
+    }
+)
+"""What models hand on to an implementation, and is not about its attention."""
+
 NOT_THERE = {
     "cache": "paged cache",
+    "cu_seq_lens_k": PACKED,
+    "cu_seq_lens_q": PACKED,
+    "max_length_k": PACKED,
+    "max_length_q": PACKED,
     "output_attentions": "matrix of weights to put out",
     "position_bias": "bias for pairs of a query and a key",
     "s_aux": "sinks without a key",
+    "seq_idx": PACKED,
     "sliding_window": "sliding window alone (always=[GridNeighbourhood(…)] is one beside what is selected)",
     "softcap": "capped scores",
 }
@@ -84,9 +105,11 @@ class _Implementation:
         is_causal: bool | None = None,
         **kwargs: Any,
     ) -> tuple[Float[Tensor, "b n_q h c_v"], None]:
-        for name, meaning in NOT_THERE.items():
-            if kwargs.get(name) is not None and kwargs[name] is not False:
-                raise ValueError(f"{name}: expected None, since GPA has no {meaning}, got {kwargs[name]!r}")
+        for name, asked in kwargs.items():
+            if name not in HARMLESS and asked is not None and asked is not False:
+                why = f"GPA has no {NOT_THERE[name]}" if name in NOT_THERE else "GPA does not know what it asks for"
+                got = type(asked).__name__ if isinstance(asked, Tensor) else repr(asked)
+                raise ValueError(f"{name}: expected None, since {why}, got {got}")
         if is_causal is None:
             is_causal = getattr(module, "is_causal", True)  # as transformers has it for its own implementations
         shared = key.shape[1] != query.shape[1]

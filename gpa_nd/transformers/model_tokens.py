@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from gpa_nd.checks import check_int
 from gpa_nd.nn.gpa import GPA
 from gpa_nd.nn.tokens import Grid, TokenAttention
 
@@ -28,8 +29,9 @@ def token_attention(config: Any, gpa: GPA, *, image_size: tuple[int, int] | None
             ``interpolate_pos_encoding=True``.
 
     Raises:
-        TypeError: ``gpa`` is no GPA.
-        ValueError: a model that is not in this list, or a size for one without images.
+        TypeError: ``gpa`` is no GPA, or a size that is no tuple of ints.
+        ValueError: a model that is not in this list, a size for one without images, or one that is not a height and a
+            width of at least 1.
 
     Example:
         >>> from transformers import Dinov2WithRegistersConfig
@@ -43,21 +45,17 @@ def token_attention(config: Any, gpa: GPA, *, image_size: tuple[int, int] | None
     """
     config = getattr(config, "vision_config", config)
     kind = getattr(config, "model_type", type(config).__name__)
-    if kind in SEQUENCES:
-        if image_size is not None:
-            raise ValueError(f"image_size: expected None for {kind}, which has no images, got {image_size}")
-        return TokenAttention(gpa, sequence_grid)
-    if kind not in LEADING:
+    if kind not in LEADING and kind not in SEQUENCES:
         raise ValueError(
             f"config: expected that of {', '.join([*LEADING, *SEQUENCES])}, got {kind}; for another model make a "
             f"gpa_nd.nn.TokenAttention with its grid"
         )
-    leading = LEADING[kind](config)
-    if kind == "audio-spectrogram-transformer":
-        if image_size is not None:
-            raise ValueError(f"image_size: expected None for {kind}, which has no images, got {image_size}")
-        return TokenAttention(gpa, spectrogram_grid(config), leading=leading)
-    return TokenAttention(gpa, patch_grid(config, image_size), leading=leading)
+    if image_size is not None:
+        _check_image_size(image_size, kind)
+    if kind in SEQUENCES:
+        return TokenAttention(gpa, sequence_grid)
+    grid = spectrogram_grid(config) if kind == SPECTROGRAM else patch_grid(config, image_size)
+    return TokenAttention(gpa, grid, leading=LEADING[kind](config))
 
 
 def patch_grid(config: Any, image_size: tuple[int, int] | None) -> Grid:
@@ -84,8 +82,10 @@ def sequence_grid(n: int) -> Grid:
 
 SEQUENCES = ("hubert", "wav2vec2", "whisper")
 
+SPECTROGRAM = "audio-spectrogram-transformer"
+
 LEADING: dict[str, Callable[[Any], int]] = {
-    "audio-spectrogram-transformer": lambda config: 2,
+    SPECTROGRAM: lambda config: 2,
     "clip_vision_model": lambda config: 1,
     "deit": lambda config: 2,
     "dinov2": lambda config: 1,
@@ -97,6 +97,18 @@ LEADING: dict[str, Callable[[Any], int]] = {
     "vivit": lambda config: 1,
 }
 """How many tokens stand before those of the grid, by the type of the model."""
+
+
+def _check_image_size(image_size: object, kind: str) -> None:
+    """Height and width, of a model of images."""
+    if kind in SEQUENCES or kind == SPECTROGRAM:
+        raise ValueError(f"image_size: expected None for {kind}, which has no images, got {image_size}")
+    if not isinstance(image_size, tuple | list):
+        raise TypeError(f"image_size: expected a tuple of height and width, got {image_size!r}")
+    if len(image_size) != 2:
+        raise ValueError(f"image_size: expected height and width, got {image_size}")
+    for size in image_size:
+        check_int("image_size", size, at_least=1)
 
 
 def _axes(size: Size | list[int]) -> tuple[int, ...]:

@@ -170,6 +170,13 @@ def made(make):
     return model.double().eval(), inputs
 
 
+class NotCopied:
+    """A processor that GPA cannot be put into."""
+
+    def __copy__(self):
+        raise NotImplementedError
+
+
 def with_gradients(model, inputs):
     """The output, and the gradients of all parameters."""
     out = model(**inputs).sample
@@ -249,6 +256,17 @@ def test_copies_and_checkpoints_attend_alike():
     assert_close(with_gradients(twin, inputs), expected)
 
 
+def test_checkpoints_follow_the_shape_of_each_call_that_is_gone_backward_through_before_the_next():
+    model, inputs = made(pixart)
+    install(model, gpa_nd.image(2, 2, 1), minimum_tokens=0)
+    calls = [inputs | {"hidden_states": torch.randn(2, 4, *size, dtype=torch.float64)} for size in ((8, 12), (12, 8))]
+    expected = [with_gradients(model, call) for call in calls]
+    model.enable_gradient_checkpointing()
+    model.train()
+    for call, wanted in zip(calls, expected, strict=True):
+        assert_close(with_gradients(model, call), wanted)
+
+
 def test_a_compiled_model_is_the_same():
     model, inputs = made(flux)
     install(model, gpa_nd.image(2, 2, 1), minimum_tokens=0)
@@ -257,8 +275,9 @@ def test_a_compiled_model_is_the_same():
         assert_close([compiled(**inputs).sample], [model(**inputs).sample])
 
 
-def test_a_model_of_ones_own():
+def test_a_geometry_of_ones_own_stands_in_for_the_known_one():
     model, inputs = made(flux)
+    inputs["img_ids"][12:, 1:] = inputs["img_ids"][:12, 1:]  # of two images, which the known one refuses
     own = with_gradients(model, inputs)
     geometry = Geometry(lambda module, args, kwargs: (6, 4), leading=TEXT)
     installed = install(model, IMAGE, minimum_tokens=0, geometry=geometry)
@@ -276,8 +295,30 @@ def test_a_processor_that_was_set_since_stays():
     model(**inputs)
 
 
+@pytest.mark.parametrize("gpa", [gpa_nd.image(2, 2, 1, affinity="euclidean"), gpa_nd.image(2, 2, 1, causal=True)])
+def test_bad_input_leaves_the_model_as_it_was(gpa):
+    model, inputs = made(flux)
+    own, processors = with_gradients(model, inputs), [getattr(module, "processor", None) for module in model.modules()]
+    with pytest.raises(ValueError, match=r"gpa: expected affinity='dot'|leading, trailing: expected 0"):
+        install(model, gpa, minimum_tokens=0)
+    assert not any(module._forward_pre_hooks for module in model.modules())
+    assert [getattr(module, "processor", None) for module in model.modules()] == processors
+    assert all(a.equal(b) for a, b in zip(with_gradients(model, inputs), own, strict=True))
+
+
+def test_bad_input_of_a_later_layer_leaves_the_earlier_ones_as_they_were():
+    model, _ = made(flux)
+    last = model.single_transformer_blocks[0].attn
+    last.processor = NotCopied()
+    processors = [getattr(module, "processor", None) for module in model.modules()]
+    with pytest.raises(NotImplementedError):
+        install(model, IMAGE, minimum_tokens=0)
+    assert not any(module._forward_pre_hooks for module in model.modules())
+    assert [getattr(module, "processor", None) for module in model.modules()] == processors
+
+
 def with_processor(processor):
-    model, inputs = made(dit)
+    model, inputs = made(pixart)
     for module in model.modules():
         if hasattr(module, "set_processor"):
             module.set_processor(processor)
@@ -286,7 +327,7 @@ def with_processor(processor):
 
 
 def called_around_the_model():
-    model, _ = made(dit)
+    model, _ = made(pixart)
     install(model, IMAGE, minimum_tokens=0)
     model.transformer_blocks[0].attn1(torch.randn(2, 24, 8, dtype=torch.float64))
 
@@ -305,7 +346,7 @@ def two_images():
 
 
 def twice():
-    model, _ = made(dit)
+    model, _ = made(pixart)
     for _ in range(2):
         install(model, IMAGE, minimum_tokens=0)
 
@@ -318,10 +359,10 @@ def twice():
             TypeError,
             "model: expected a model of diffusers, .* NoneType",
         ),
-        (lambda: install(made(dit)[0], None, minimum_tokens=0), TypeError, "gpa: expected a GPA, got NoneType"),
-        (lambda: install(made(dit)[0], IMAGE, minimum_tokens=-1), ValueError, "minimum_tokens: expected at least 0"),
+        (lambda: install(made(pixart)[0], None, minimum_tokens=0), TypeError, "gpa: expected a GPA, got NoneType"),
+        (lambda: install(made(pixart)[0], IMAGE, minimum_tokens=-1), ValueError, "minimum_tokens: expected at least 0"),
         (
-            lambda: install(made(dit)[0], IMAGE, minimum_tokens=0, geometry=(6, 4)),
+            lambda: install(made(pixart)[0], IMAGE, minimum_tokens=0, geometry=(6, 4)),
             TypeError,
             "geometry: expected a Geometry, got tuple",
         ),
@@ -329,6 +370,11 @@ def twice():
             lambda: install(torch.nn.Linear(2, 2), IMAGE, minimum_tokens=0),
             ValueError,
             "model: expected self-attention that has no GPA yet, .* got none in Linear",
+        ),
+        (
+            lambda: install(made(flux)[0], IMAGE, minimum_tokens=0, layers=lambda name: "attn1" in name),
+            ValueError,
+            r"layers: expected some of the names transformer_blocks.0.attn, single_.*attn, got .* true for none",
         ),
         (twice, ValueError, "model: expected self-attention that has no GPA yet"),
         (

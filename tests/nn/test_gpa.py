@@ -20,6 +20,16 @@ def test_module_is_the_functions_on_flattened_axes(case, backend):
     assert gpa(q, k, v).equal(flat.unflatten(2, case.query_shape))
 
 
+def test_by_layout_attends_to_other_keys_with_the_settings_of_the_module_but_for_those_of_the_call():
+    gpa, settings = GPA(CUT, DOWN, kappa=2, ranking="rms", scale=0.3), {"kappa": 2, "ranking": "rms"}
+    layout = gpa.layout((8, 8), (8, 8), global_keys=(1, 2))
+    q, k, v = torch.randn(2, 4, 64, 8), torch.randn(2, 2, 67, 8), torch.randn(2, 2, 67, 8)
+    more = {"key_mask": torch.rand(2, 67) < 0.7, "enable_gqa": True}
+    for scale in (None, 0.8):
+        out = gpa.by_layout(q, k, v, layout, scale=scale, **more)
+        assert out.equal(gpa_nd.gpa_attention(q, k, v, layout, scale=scale or 0.3, **settings, **more))
+
+
 def test_it_has_no_weights_and_no_state():
     gpa = GPA(CUT, DOWN, kappa=2)
     gpa(*torch.randn(3, 1, 1, 8, 8, 4))

@@ -182,7 +182,7 @@ def test_a_causal_sequence_is_the_causal_function():
     assert_close(with_gradients(attention, *qkv, is_causal=True), dense)
 
 
-def test_keys_on_another_grid():
+def test_all_keys_of_another_grid_selected_is_the_function_too():
     gpa = gpa_nd.GPA(GridPartitioner(2), GridDownsampler(2), key_downsampler=GridDownsampler((2, 1)), kappa=ALL)
     attention = TokenAttention(gpa, (8, 6), key_grid=(4, 3), leading=1)
     qkv = tokens(49, 13)
@@ -201,6 +201,17 @@ def test_a_grid_may_follow_from_the_number_of_tokens():
     for n in (12, 48, 108):
         qkv = tokens(1 + n)
         assert_close(with_gradients(attention, *qkv), with_gradients(F.scaled_dot_product_attention, *qkv))
+
+
+def test_a_call_may_bring_its_grid():
+    q, k, v = (x.detach() for x in tokens(1 + 48))
+    for made_with in (None, (7, 7), AspectGrid(1, 1)):
+        attention = TokenAttention(image(2), made_with, leading=1)
+        for grid in ((4, 12), (8, 6)):
+            fixed = TokenAttention(image(2), grid, leading=1)
+            assert attention(q, k, v, grid=grid).equal(fixed(q, k, v))
+            assert attention.layout(q, k, grid=grid).query_cells.labels.equal(fixed.layout(q, k).query_cells.labels)
+            assert attention.on_grid(q, grid=grid).equal(fixed.on_grid(q))
 
 
 def test_sides_of_an_aspect_are_found_however_they_were_rounded():
@@ -261,6 +272,23 @@ def causal_call(**call):
         (lambda: TokenAttention(image(affinity="euclidean"), (4, 4)), ValueError, "gpa: expected affinity='dot'"),
         (lambda: TokenAttention(image(), 16), TypeError, "grid: expected a tuple of ints or a function"),
         (lambda: TokenAttention(image(), (4, 4), key_grid=[2, 2]), TypeError, "key_grid: expected a tuple"),
+        (
+            lambda: TokenAttention(image(), ()),
+            ValueError,
+            r"grid: expected a tuple of ints .*, one at least .* got \(\)",
+        ),
+        (lambda: TokenAttention(image(), (4, 4), key_grid=(-2, -2)), ValueError, "key_grid: .* none of them negative"),
+        (
+            lambda: TokenAttention(image(), lambda n: (-4, -4))(*tokens(16)),
+            ValueError,
+            r"grid: expected a function that returns a tuple of ints, one at least .* negative, got \(-4, -4\)",
+        ),
+        (
+            lambda: TokenAttention(image(), None)(*tokens(16)),
+            ValueError,
+            "grid: expected that of this call, .* got None",
+        ),
+        (lambda: square(16)(grid=[4, 4]), TypeError, r"grid: expected a tuple of ints, got \[4, 4\]"),
         (lambda: TokenAttention(image(), (4, 4), leading=-1), ValueError, "leading: expected at least 0, got -1"),
         (lambda: TokenAttention(image(), (4, 4), trailing="all"), TypeError, "trailing: expected an int, got 'all'"),
         (
@@ -312,14 +340,14 @@ def causal_call(**call):
             TypeError,
             "grid: expected a function that returns",
         ),
-        (lambda: AspectGrid(1, 1)(17), ValueError, "n: no grid of 17 tokens is as high to wide as 1 : 1"),
+        (lambda: AspectGrid(1, 1)(17), ValueError, "n: expected the tokens of a grid as high .* 1 : 1, got 17, which"),
         (lambda: AspectGrid(0, 1), ValueError, "height: expected at least 1, got 0"),
         (lambda: gpa_nd.with_global_keys(None), TypeError, "layout: expected a Layout, got NoneType"),
         (lambda: image().layout((4, 4), (4, 4), global_keys=(0, -1)), ValueError, "trailing: expected at least 0"),
         (
             lambda: image(causal=True).layout((4, 4), (4, 4), global_keys=(1, 0)),
             ValueError,
-            "layout: expected one that is not causal",
+            r"layout: expected one that is not causal, .* got the causal Layout\(16 queries",
         ),
     ],
 )

@@ -155,7 +155,7 @@ def test_images_of_another_size_have_another_grid():
     assert_close(with_gradients(model, inputs), own)
 
 
-def test_a_causal_decoder_without_a_cache():
+def test_a_causal_decoder_without_a_cache_computes_what_it_did():
     config = transformers.LlamaConfig(**SMALL, num_key_value_heads=1, vocab_size=11, use_cache=False)
     model = transformers.LlamaModel(config).double().eval()
     ids = torch.randint(11, (2, 37))
@@ -177,6 +177,17 @@ def test_a_compiled_model_is_the_same():
     with torch.no_grad():
         compiled = torch.compile(model, backend="eager", fullgraph=True)(**inputs)
         assert_close([compiled.last_hidden_state], [model(**inputs).last_hidden_state])
+
+
+def test_what_is_not_about_attention_may_be_asked_for_as_well():
+    model, inputs = of_images("Dinov2", "Dinov2Model", image_size=24)
+    model = model.double().eval()
+    register("gpa_test", token_attention(model.config, image(), image_size=IMAGE))
+    model.set_attn_implementation("gpa_test")
+    more = {"interpolate_pos_encoding": True, "output_hidden_states": True, "return_dict": True, "use_cache": True}
+    more |= {"num_items_in_batch": torch.tensor(2), "position_ids": torch.arange(25)[None], "kernel_options": None}
+    assert model(**inputs, **more).last_hidden_state.equal(model(**inputs).last_hidden_state)
+    assert len(model(**inputs, **more).hidden_states) == 3
 
 
 def vit(**call):
@@ -229,6 +240,26 @@ def after_a_cache():
             ValueError,
             "image_size: expected None for wav2vec2, which has no images",
         ),
+        (
+            lambda: token_attention(transformers.ASTConfig(), image(), image_size=(4, 4)),
+            ValueError,
+            "image_size: expected None for audio-spectrogram-transformer, which has no images",
+        ),
+        (
+            lambda: token_attention(transformers.ViTConfig(), image(), image_size=(4, 4, 4)),
+            ValueError,
+            r"image_size: expected height and width, got \(4, 4, 4\)",
+        ),
+        (
+            lambda: token_attention(transformers.ViTConfig(), image(), image_size=224),
+            TypeError,
+            "image_size: expected a tuple of height and width, got 224",
+        ),
+        (
+            lambda: token_attention(transformers.ViTConfig(), image(), image_size=(224, 0)),
+            ValueError,
+            "image_size: expected at least 1, got 0",
+        ),
         (lambda: token_attention(transformers.ViTConfig(), None), TypeError, "gpa: expected a GPA, got NoneType"),
         (lambda: vit(train=True), ValueError, "dropout_p: expected 0, .* got 0.1; set the attention dropout"),
         (
@@ -237,6 +268,16 @@ def after_a_cache():
             r"query: expected 17 tokens, those of the grid \(4, 4\) and 1 global ones, got 33",
         ),
         (lambda: vit(output_attentions=True), ValueError, "output_attentions: expected None, since GPA has no matrix"),
+        (
+            lambda: vit(cu_seq_lens_q=torch.tensor([0, 17, 34]).int()),
+            ValueError,
+            "cu_seq_lens_q: expected None, since GPA has no sequence of several packed ones here .* got Tensor",
+        ),
+        (
+            lambda: vit(kernel_options={"BLOCK_M": 32}),
+            ValueError,
+            "kernel_options: expected None, since GPA does not know what it asks for, got {'BLOCK_M': 32}",
+        ),
         (
             lambda: decoder(TokenAttention(sequence(), lambda n: (n,)))(torch.ones(1, 8, dtype=torch.long)),
             ValueError,
