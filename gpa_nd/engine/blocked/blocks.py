@@ -113,12 +113,12 @@ def softmax(scores: Tensor, scratch: Scratch) -> Tensor:
 def column_sums(x: Float[Tensor, "a p s r"]) -> Float[Tensor, "a p r"]:
     """Sums of the columns, which on a CPU overwrite x.
 
-    Identical columns have identical sums. ``torch.sum`` adds the last columns up in another order than those before
-    them, since they do not fill a vector.
+    Identical columns have identical sums. Of more than four rows ``torch.sum`` adds the last columns up in another
+    order than those before them, since they do not fill a vector.
     """
-    if x.device.type != "cpu":
-        return x.sum(2)
     size = x.shape[2]
+    if size <= 4 or x.device.type != "cpu":
+        return x.sum(2)
     while size > 1:
         half = size // 2
         x[:, :, :half] += x[:, :, size - half : size]
