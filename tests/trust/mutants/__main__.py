@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import tempfile
 import time
 from pathlib import Path
 
 from tests.trust.mutants.fork import Tree, Verdict, as_line, import_all
 from tests.trust.mutants.operators import extents_of
-from tests.trust.mutants.sample import mutants, sample
+from tests.trust.mutants.sample import Mutant, mutants, sample
 from tests.trust.mutants.score import summary
 from tests.trust.mutants.trace import Trace, record
 
@@ -27,6 +28,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="which ones")
     parser.add_argument("--budget", type=float, default=60.0, help="seconds of tests for a mutant, as recorded")
     parser.add_argument("--cases", type=int, default=4, help="about how many cases of every test are recorded")
+    parser.add_argument("--jobs", type=int, default=1, help="how many mutants are tested at a time")
     parser.add_argument("--out", type=Path, default=Path("runs/mutants"), help="folder of what is recorded and found")
     parser.add_argument("--packages", nargs="+", default=PACKAGES, help="folders whose code is changed")
     parser.add_argument("--without", nargs="*", default=(), help="folders in them whose code is not")
@@ -43,22 +45,35 @@ def main() -> None:
         verdicts = {key: verdict for key, verdict in verdicts.items() if verdict.is_killed}
     import_all()
     trace = Trace(root, out)
-    with tempfile.TemporaryDirectory() as folder, (out / "verdicts.jsonl").open("a", encoding="utf-8") as file:
-        tree = Tree(root, Path(folder))
-        check_unchanged(tree, chosen[0].file, trace)
-        began, left = time.monotonic(), [mutant for mutant in chosen if mutant.key not in verdicts]
-        for number, mutant in enumerate(left, 1):
-            of = trace.cases_of(mutant.file, mutant.change, extents_of(mutant.source))
-            tests = trace.in_turn(mutant.file, of, options.budget)
-            verdict = Verdict("not run", "", "", 0, 0.0)
-            if tests:
-                verdict = tree.test(mutant.file, mutant.changed, tests, trace.seconds)
-            verdicts[mutant.key] = verdict
+    left = [mutant for mutant in chosen if mutant.key not in verdicts]
+    with tempfile.TemporaryDirectory() as folder:
+        trees = [Tree(root, Path(folder) / str(number)) for number in range(options.jobs)]
+        check_unchanged(trees[0], chosen[0].file, trace)
+        context = multiprocessing.get_context("fork")  # with all that is imported and read
+        shares = [(left[number :: options.jobs], tree) for number, tree in enumerate(trees)]
+        workers = [context.Process(target=judge, args=(*share, trace, options)) for share in shares]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+    if any(worker.exitcode for worker in workers):
+        raise SystemExit("a worker ended early: the same command goes on where it was")
+    print(summary(chosen, {**verdicts, **read(out / "verdicts.jsonl")}))
+
+
+def judge(share: list[Mutant], tree: Tree, trace: Trace, options: argparse.Namespace) -> None:
+    """Test a worker's share of the mutants, and write what became of each."""
+    began = time.monotonic()
+    for number, mutant in enumerate(share, 1):
+        of = trace.cases_of(mutant.file, mutant.change, extents_of(mutant.source))
+        tests = trace.in_turn(mutant.file, of, options.budget)
+        verdict = Verdict("not run", "", "", 0, 0.0)
+        if tests:
+            verdict = tree.test(mutant.file, mutant.changed, tests, trace.seconds)
+        with (options.out / "verdicts.jsonl").open("a", encoding="utf-8") as file:
             file.write(as_line(mutant.key, mutant.file, verdict) + "\n")
-            file.flush()
-            minutes = (time.monotonic() - began) / number * (len(left) - number) / 60
-            print(f"{number}/{len(left)}, {minutes:.0f} min left: {verdict.outcome:9} {mutant}", flush=True)
-    print(summary(chosen, verdicts))
+        minutes = (time.monotonic() - began) / number * (len(share) - number) / 60
+        print(f"{number}/{len(share)}, {minutes:.0f} min left: {verdict.outcome:9} {mutant}", flush=True)
 
 
 def check_unchanged(tree: Tree, file: str, trace: Trace) -> None:
