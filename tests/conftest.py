@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from zlib import crc32
 
 import pytest
 import torch
@@ -30,10 +33,19 @@ BACKENDS: tuple[Backend, ...] = ("reference", "torch")
 
 LONG = ("test_compiling.py", "test_kill.py")
 """Files whose tests take minutes: they begin first, so that no worker is left alone with one in the end."""
+FUSED = Path(__file__).with_name("engine") / "fused"
+FEW_INTERPRETED = 6
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--nightly", action="store_true", help="as many cases as docs/trust.md says, which takes hours")
+    parser.addoption(
+        "--few",
+        type=int,
+        metavar="N",
+        help="at most N cases of every test, the same ones each time, and 0 for all; without it all, but of those of the "
+        f"fused kernels {FEW_INTERPRETED} where Triton's interpreter runs them and it is not --nightly",
+    )
 
 
 @pytest.fixture(scope="session")
@@ -42,8 +54,29 @@ def cases(request: pytest.FixtureRequest) -> Callable[[int, int], int]:
     return lambda in_ci, nightly: nightly if request.config.getoption("--nightly") else in_ci
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: item.path.name not in LONG)
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    few, interpreted = config.getoption("--few"), "TRITON_INTERPRET" in os.environ
+    slow = interpreted and not config.getoption("--nightly")
+
+    def at_most(item: pytest.Item) -> int:
+        return (FEW_INTERPRETED if slow and FUSED in item.path.parents else 0) if few is None else few
+
+    kept = few_of_each(items, at_most)
+    if len(kept) < len(items):
+        config.hook.pytest_deselected(items=list(set(items).difference(kept)))
+    items[:] = sorted(kept, key=lambda item: item.path.name not in LONG)
+
+
+def few_of_each(items: list[pytest.Item], at_most: Callable[[pytest.Item], int]) -> list[pytest.Item]:
+    """At most so many cases of every test, 0 for all: as if drawn, but the same ones each time."""
+    of_test = defaultdict[str, list[pytest.Item]](list)
+    for item in items:
+        of_test[item.nodeid.partition("[")[0]].append(item)
+    kept = set[pytest.Item]()
+    for of in of_test.values():
+        kept.update(sorted(of, key=lambda item: crc32(item.nodeid.encode()))[: at_most(of[0]) or None])
+    return [item for item in items if item in kept]
 
 
 @pytest.fixture(autouse=True)

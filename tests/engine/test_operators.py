@@ -32,9 +32,9 @@ def tokens(heads=2, key_heads=2, c=16, dtype=torch.float64, shape=(10, 13)):
     return [torch.randn(2, h, *shape, c, generator=rng, dtype=dtype) for h in (heads, key_heads, key_heads)]
 
 
-def few_tokens(shape=(5, 6)):
+def few_tokens(shape=(5, 6), heads=1):
     """As few as have several cells: Triton's interpreter takes its time."""
-    return tokens(heads=1, key_heads=1, dtype=torch.float32, shape=shape)
+    return tokens(heads=heads, key_heads=heads, dtype=torch.float32, shape=shape)
 
 
 def flat(tensors):
@@ -86,7 +86,7 @@ def test_compiled_without_a_break_and_without_a_difference(backend):
     torch.compiler.reset()
     gpa = image(backend=backend)
     compiled = torch.compile(gpa, fullgraph=True, backend="aot_eager")
-    for shape in ((10, 13), (11, 14), (10, 13), (12, 15)):  # the compiled one is the first to see each
+    for shape in ((5, 6), (6, 7), (5, 6), (7, 8)):  # the compiled one is the first to see each
         inputs = [x.requires_grad_() for x in few_tokens(shape)]
         results = []
         for run in (compiled, gpa):
@@ -102,14 +102,14 @@ def test_compiled_without_a_break_and_without_a_difference(backend):
 def test_every_ranking_is_compiled_without_a_break(backend, ranking):
     torch.compiler.reset()
     gpa = image(backend=backend, ranking=ranking, mass=0.7, causal=True)
-    inputs = tokens(dtype=torch.float32)
+    inputs = few_tokens(heads=2)
     assert torch.compile(gpa, fullgraph=True, backend="aot_eager")(*inputs).equal(gpa(*inputs))
 
 
 @pytest.mark.parametrize("backend", FAST)
 def test_a_compiled_function_may_close_over_a_layout_that_nobody_used(backend):
     torch.compiler.reset()
-    made, (q, k, v) = image().layout((10, 13), (10, 13)), flat(tokens(dtype=torch.float32))
+    made, (q, k, v) = image().layout((5, 6), (5, 6)), flat(few_tokens(heads=2))
     layout = gpa_nd.Layout(made.query_groups, made.query_cells, made.key_groups)
     relevant = select_keys(q, k, made, kappa=2)
     logits = torch.randn(relevant.shape, dtype=q.dtype)
@@ -124,7 +124,7 @@ def test_a_compiled_function_may_close_over_a_layout_that_nobody_used(backend):
 @pytest.mark.parametrize("strict", [False, True])
 @pytest.mark.parametrize("backend", FAST)
 def test_exported_saved_and_loaded_it_gives_the_same_for_any_batch(backend, strict):
-    gpa, (q, k, v) = image(backend=backend), tokens(dtype=torch.float32)
+    gpa, (q, k, v) = image(backend=backend), few_tokens(heads=2)
     batch = ({0: torch.export.Dim("batch")},) * 3
     file = io.BytesIO()
     torch.export.save(torch.export.export(gpa, (q, k, v), dynamic_shapes=batch, strict=strict), file)
@@ -132,7 +132,7 @@ def test_exported_saved_and_loaded_it_gives_the_same_for_any_batch(backend, stri
     run = torch.export.load(file).module()
     assert run(q, k, v).equal(gpa(q, k, v))
     assert image(backend=backend)(q, k, v).equal(gpa(q, k, v))  # and nothing that was traced is left behind
-    more = [torch.cat([x, x.flip(0), x]) for x in (q, k, v)]
+    more = [torch.cat([x.flip(0), x[:1]]) for x in (q, k, v)]
     assert run(*more).equal(gpa(*more))
 
 

@@ -15,6 +15,7 @@ def tree(tmp_path):
         (root / name).mkdir(parents=True)
     copy.mkdir()
     (root / "gpa_nd/__init__.py").write_text("answer = 42\n")
+    (root / "tests/conftest.py").write_text("def pytest_addoption(parser):\n    parser.addoption('--few')\n")
     (root / "tests/test_answer.py").write_text(
         "import gpa_nd\n\ndef test_the_answer():\n    assert gpa_nd.answer > 0\n"
     )

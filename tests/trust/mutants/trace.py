@@ -12,6 +12,7 @@ from pathlib import Path, PurePath
 import coverage
 import pytest
 
+from tests.conftest import few_of_each
 from tests.trust.mutants.operators import Change
 
 TESTS = (
@@ -47,11 +48,8 @@ class Recorder:
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        of_test = defaultdict[str, list[pytest.Item]](list)
-        for item in items:
-            of_test[function_of(item.nodeid)].append(item)
         self.seconds = dict.fromkeys(item.nodeid for item in items)
-        items[:] = [x for of in of_test.values() for x in of[:: max(1, -(-len(of) // self.cases))]]
+        items[:] = few_of_each(items, lambda item: self.cases)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.passed:
@@ -84,7 +82,8 @@ def record(root: Path, folder: Path, cases: int, tests: tuple[str, ...] = TESTS)
     places = {"COVERAGE_FILE": str(folder / "coverage"), "MUTANTS_DURATIONS": str(folder / "durations.json")}
     settings = {**places, "MUTANTS_CASES": str(cases), "PYTHONPATH": str(root)}
     coverage_of = ("--cov=gpa_nd", "--cov-context=test", "--cov-report=", "--cov-fail-under=0")
-    command = [sys.executable, "-m", "pytest", "-q", "-p", __name__, "-p", "no:cacheprovider", *coverage_of, *tests]
+    pytest_of = ("pytest", "-q", "-p", __name__, "-p", "no:cacheprovider", "--few", "0")
+    command = [sys.executable, "-m", *pytest_of, *coverage_of, *tests]
     if subprocess.run(command, cwd=root, env={**os.environ, **settings}).returncode:
         raise SystemExit("tests fail without a change")
 
