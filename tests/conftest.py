@@ -43,8 +43,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--few",
         type=int,
         metavar="N",
-        help="at most N cases of every test, the same ones each time, and 0 for all; without it all, but of those of the "
-        f"fused kernels {FEW_INTERPRETED} where Triton's interpreter runs them and it is not --nightly",
+        help="at most N cases of every test, the same ones each time, and 0 for all; without it all, but "
+        f"{FEW_INTERPRETED} of those of the fused kernels where Triton's interpreter runs them and it is not --nightly",
     )
 
 

@@ -1,5 +1,7 @@
 """What torch.onnx.export writes, run by ONNX Runtime."""
 
+import copy
+
 import onnxruntime
 import pytest
 import torch
@@ -112,6 +114,24 @@ def test_onnx_runtime_gives_the_same_for_any_batch(cases):
         run = exported(module, inputs)
         for some in (inputs, [torch.cat([x, x.flip(0), x[:1]]) for x in inputs]):
             assert (run(*some) - module(*some)).abs().max() < 1e-5, name
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_operations_that_are_written_give_the_reference_s_answer(name, monkeypatch):
+    module, inputs = (
+        copy.deepcopy(CASES[name][0]).double(),
+        [x.double() if x.is_floating_point() else x for x in CASES[name][1]],
+    )
+    for part in module.modules():
+        if isinstance(part, GPA):
+            part.backend = "reference"
+    expected = module(*inputs)
+    for part in module.modules():
+        if isinstance(part, GPA):
+            part.backend = "auto"
+    monkeypatch.setattr(torch.compiler, "is_exporting", lambda: True)
+    monkeypatch.setattr(torch.onnx, "is_in_onnx_export", lambda: True)
+    assert (module(*inputs) - expected).abs().max() < 1e-12
 
 
 @torch.no_grad()
