@@ -139,7 +139,7 @@ class GPA(nn.Module):
     def layout(
         self,
         query_shape: Shape,
-        key_shape: Shape,
+        key_shape: Shape | None = None,
         device: torch.device | str = "cpu",
         *,
         global_keys: tuple[int, int] = (0, 0),
@@ -148,7 +148,7 @@ class GPA(nn.Module):
 
         Args:
             query_shape: sizes of the axes of q between heads and channels.
-            key_shape: those of k and v.
+            key_shape: those of k and v; as of the queries by default.
             device: where its tensors are to be.
             global_keys: how many keys stand before and after those of the structure, which every cell attends to, as
                 :func:`~gpa_nd.with_global_keys` has them.
@@ -158,6 +158,7 @@ class GPA(nn.Module):
             ValueError: a shape that an operator cannot divide, the message names the operator; or global keys of a
                 causal structure.
         """
+        key_shape = query_shape if key_shape is None else key_shape
         for name, shape in (("query_shape", query_shape), ("key_shape", key_shape)):
             if not isinstance(shape, tuple | list) or not all(hasattr(size, "__index__") for size in shape):
                 raise TypeError(f"{name}: expected a tuple of ints, got {shape!r}")

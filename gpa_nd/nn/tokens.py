@@ -209,7 +209,8 @@ class TokenAttention(nn.Module):
         if self.key_grid is None and key.shape[2] != query.shape[2]:
             raise ValueError(
                 f"key: expected {query.shape[2]} tokens as query has, got {key.shape[2]} in {tuple(key.shape)}; tokens "
-                f"of another grid, as in cross-attention, need key_grid or the model's own attention"
+                f"of another grid, as in cross-attention, need key_grid or the model's own attention, and a cache of "
+                f"keys use_cache=False"
             )
         return queries, queries if self.key_grid is None else self._divide("key", key, self.key_grid)
 
