@@ -122,6 +122,11 @@ x = torch.zeros(1, 1, 8, 8, 4)
 EDGES = torch.tensor([[0, 1], [1, 2]])
 
 
+def test_keys_have_the_shape_of_queries_if_nothing_else_is_said():
+    gpa = gpa_nd.image(downsample=2, cells=2, kappa=1)
+    assert gpa.layout((8, 6)) is gpa.layout((8, 6), (8, 6))
+
+
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
