@@ -83,11 +83,14 @@ def test_what_names_no_coarse_key_has_no_elements():
     assert len(found.keys(0, batch=1)) == 4
 
 
-@pytest.mark.parametrize("leading", [0, 2])
-def test_tokens_on_a_grid_are_measured_as_they_are_attended_to(leading):
-    gpa, (q, k) = image(), (x.flatten(2, 3) for x in torch.randn(2, 2, 3, 9 + 2, 12, 8, dtype=torch.float64))
-    q, k = (x[:, :, : leading + 9 * 12] for x in (q, k))
-    attention = TokenAttention(gpa, None, leading=leading)
+@pytest.mark.parametrize(("leading", "key_heads"), [(0, 3), (2, 3), (2, 1)])
+def test_tokens_on_a_grid_are_measured_as_they_are_attended_to(leading, key_heads):
+    gpa, (q, k) = (
+        image(enable_gqa=key_heads == 1),
+        (x.flatten(2, 3) for x in torch.randn(2, 2, 3, 9 + 2, 12, 8, dtype=torch.float64)),
+    )
+    q, k = q[:, :, : leading + 9 * 12], k[:, :key_heads, : leading + 9 * 12]
+    attention = TokenAttention(image(), None, leading=leading)  # whose calls say whether heads share keys
     layout = attention.layout(q, k, grid=(9, 12))
     of_steps = captured_by(gpa, q[:, :, leading:], k, layout=layout)
     at_once = captured_by(attention, q, k, grid=(9, 12))
