@@ -2,6 +2,7 @@
 
 print(
     """python -m benchmarks.attention         how fast and how large, against dense attention and others
+python -m benchmarks.few               from how many elements on it is faster, with default settings
 python -m benchmarks.quality           how near to dense attention, for time and memory
 python -m benchmarks.rankings          what each ranking captures of what could be
 python -m benchmarks.graph             a graph of a million nodes

@@ -102,10 +102,10 @@ def of_size(n: int) -> list[Geometry]:
     ]
 
 
-def triangles(side: int) -> Tensor:
-    """Edges (2, 3 · side²) of a triangulated square whose opposite sides are joined; the nodes are shuffled."""
-    rng = torch.Generator().manual_seed(0)
-    node = torch.randperm(side * side, generator=rng).view(side, side)
+def triangles(high: int, wide: int | None = None) -> Tensor:
+    """Edges (2, 3 · high · wide) of a triangulated rectangle whose opposite sides are joined, nodes shuffled."""
+    rng, wide = torch.Generator().manual_seed(0), high if wide is None else wide
+    node = torch.randperm(high * wide, generator=rng).view(high, wide)
     neighbours = [node.roll(-1, 0), node.roll(-1, 1), node.roll((-1, -1), (0, 1))]
     return torch.stack([node.expand(3, -1, -1).flatten(), torch.stack(neighbours).flatten()])
 

@@ -59,6 +59,12 @@ ROWS = (
     Row("image", (512, 512), (512, 512), lambda: gpa_nd.image(8, 32, 12)),
     Row("image on two levels", (1024, 1024), (1024, 1024), lambda: gpa_nd.image(4, 128, (12, 12))),
     Row("video", (16, 64, 64), (16, 64, 64), lambda: gpa_nd.video((2, 4, 4), (8, 16, 16), 32)),
+    Row(
+        "causal video",
+        (16, 64, 64),
+        (16, 64, 64),
+        lambda: gpa_nd.video((1, 4, 4), (16, 16, 16), 32, causal=(True, False, False)),
+    ),
     Row("video on two levels", (32, 128, 128), (32, 128, 128), lambda: gpa_nd.video((2, 4, 4), (16, 32, 32), (32, 16))),
     Row("nodes of a graph", (NODES,), (NODES,), lambda: gpa_nd.graph(EDGES, NODES, 16, 256, 8)),
     Row(

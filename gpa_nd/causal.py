@@ -79,7 +79,10 @@ def _checked(
     ):
         check_integers(name, x)
         if x.ndim not in (1, 2) or len(x) != part.num_elements or 0 in x.shape[1:]:
-            raise ValueError(f"{name}: expected shape ({part.num_elements}, axes), got {tuple(x.shape)}")
+            raise ValueError(
+                f"{name}: expected shape ({part.num_elements},) or ({part.num_elements}, causal axes), a row for each "
+                f"element, those of a grid row-major, got {tuple(x.shape)}"
+            )
         found.append((x[:, None] if x.ndim == 1 else x).long().to(layout.device))
     of_queries, of_keys = found
     if of_queries.shape[1] != of_keys.shape[1]:

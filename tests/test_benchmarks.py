@@ -59,6 +59,13 @@ def test_attention_answers_every_question(tmp_path):
     assert {"GPA 1-D", "GPA 2-D", "GPA 3-D", "GPA graph", "dense"} <= set(found["crossover"][0]["forward"]["seconds"])
 
 
+def test_few_elements_are_timed_on_every_structure_beside_dense_attention(tmp_path):
+    for entry in quick("few", tmp_path, ["few"])["few"]:
+        for part in ("forward", "forward + backward"):
+            assert set(entry[part]["seconds"]) == {"dense", "audio", "image", "video", "graph"}
+            assert all(seconds > 0 for seconds in entry[part]["seconds"].values())
+
+
 @NEEDS_LINUX
 def test_quality_covers_photographs_video_and_audio(tmp_path):
     pytest.importorskip("skimage", reason="the extra 'bench' is not installed")

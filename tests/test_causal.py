@@ -212,7 +212,7 @@ def test_structures_side_by_side_do_not_rank_for_each_other(backend):
         (
             lambda: causal(gpa_nd.audio().layout((8,), (8,)), torch.arange(7), torch.arange(8)),
             ValueError,
-            r"query_positions: expected shape \(8, axes\), got \(7,\)",
+            r"query_positions: expected shape \(8,\) or \(8, causal axes\), .*, got \(7,\)",
         ),
         (
             lambda: causal(gpa_nd.audio().layout((8,), (8,)), torch.arange(8.0), torch.arange(8)),
@@ -235,6 +235,12 @@ def test_structures_side_by_side_do_not_rank_for_each_other(backend):
             lambda: causal(gpa_nd.audio(causal=True).layout((8,), (8,)), torch.arange(8), torch.arange(8)),
             ValueError,
             "layout: expected one that is not causal yet; give positions on all axes at once",
+        ),
+        (
+            lambda: causal(gpa_nd.image(2, 2).layout((4, 4), (4, 4)), torch.zeros(4, 4).long(), torch.zeros(16).long()),
+            ValueError,
+            r"query_positions: expected shape \(16,\) or \(16, causal axes\), a row for each element, those of a grid "
+            r"row-major, got \(4, 4\)",
         ),
         (lambda: causal(None, torch.arange(8), torch.arange(8)), TypeError, "layout: expected a Layout, got NoneType"),
         (

@@ -1,4 +1,4 @@
-"""The picture that the README opens with: both phases of Algorithm 1 on a photograph.
+"""The picture that the README opens with: both phases of Algorithm 1 on a photograph, for light and for dark pages.
 
 Run by hand from the root of the repository: ``python -m docs.pictures.two_phases``. Nothing in it is drawn by hand: the
 scores, the chosen keys, the weights and the result are what ``gpa_nd`` computes.
@@ -17,6 +17,7 @@ from scipy import ndimage
 from skimage import data, transform
 
 import gpa_nd
+from docs.pictures.ground import GROUNDS, Ground
 
 SIZE, FACTOR, CELLS, KAPPA, SCALE = 256, 8, 16, 6, 3.0
 QUERY = (197, 153)  # row and column of the query whose weights are shown
@@ -56,14 +57,15 @@ class Found:
 
 
 def main() -> None:
-    """Compute, draw and save ``docs/_static/two_phases.png``."""
+    """Compute, draw and save ``docs/_static/two_phases.png``, and ``two_phases_dark.png``."""
     found = compute()
     query = QUERY[0] * SIZE + QUERY[1]
     cell = int(found.layout.fine_cells.labels[query])
     members = found.members(cell)
     weights = weight_of_each(found.q[0, 0, query], found.k[0, 0, members])
     scores = scores_of_cell(found.q, found.k, found.layout, cell)
-    draw(found.photo, found.bent, found.out, cell, found.chosen(cell), scores, members, weights)
+    for ground in GROUNDS:
+        draw(ground, found.photo, found.bent, found.out, cell, found.chosen(cell), scores, members, weights)
 
 
 def compute() -> Found:
@@ -117,6 +119,7 @@ def weight_of_each(query: torch.Tensor, keys: torch.Tensor) -> np.ndarray:
 
 
 def draw(
+    ground: Ground,
     photo: np.ndarray,
     bent: np.ndarray,
     out: np.ndarray,
@@ -127,8 +130,8 @@ def draw(
     weights: np.ndarray,
 ) -> None:
     """Two rows of three panels."""
-    plt.rcParams.update({"font.size": 12.5, "font.family": "DejaVu Sans"})
-    figure, axes = plt.subplots(2, 3, figsize=(11.6, 9.3), dpi=130, facecolor="white")
+    ground.use()
+    figure, axes = plt.subplots(2, 3, figsize=(11.6, 9.3), dpi=130)
     figure.subplots_adjust(0.012, 0.012, 0.988, 0.875, wspace=0.07, hspace=0.36)
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])
@@ -141,48 +144,58 @@ def draw(
     step = SIZE // CELLS
     top, left = cell // CELLS * step, cell % CELLS * step
 
-    title(axes[0, 0], "Queries, made coarse", "grey, bent, mirrored; one cell is marked")
+    title(axes[0, 0], "Queries, made coarse", "grey, bent, mirrored; one cell is marked", ground)
     axes[0, 0].imshow(shrink(bent)[..., 0], cmap="gray", extent=extent)
     for line in range(0, SIZE + 1, step):
         axes[0, 0].axhline(line, color="white", lw=0.5, alpha=0.55)
         axes[0, 0].axvline(line, color="white", lw=0.5, alpha=0.55)
     box(axes[0, 0], top, left, step, QUERY_COLOUR)
 
-    title(axes[0, 1], "How much that cell attends", "softmax over all keys, summed; log scale")
+    title(axes[0, 1], "How much that cell attends", "softmax over all keys, summed; log scale", ground)
     axes[0, 1].imshow(np.log10(scores + 1e-4), cmap="magma", extent=extent)
-    title(axes[0, 2], f"The κ = {KAPPA} best coarse keys", "of the photograph; the cell shares them")
+    title(axes[0, 2], f"The κ = {KAPPA} best coarse keys", "of the photograph; the cell shares them", ground)
     axes[0, 2].imshow(shrink(photo).clip(0, 1), extent=extent)
     for key in chosen:
         for axis in axes[0, 1:]:
             box(axis, key // coarse * FACTOR, key % coarse * FACTOR, FACTOR, KEY_COLOUR, lw=2)
 
-    title(axes[1, 0], "Queries, every pixel", "the same cell; the dot is one query")
+    title(axes[1, 0], "Queries, every pixel", "the same cell; the dot is one query", ground)
     axes[1, 0].imshow(bent, cmap="gray", extent=extent)
     box(axes[1, 0], top, left, step, QUERY_COLOUR)
     axes[1, 0].plot(QUERY[1] + 0.5, QUERY[0] + 0.5, "o", color="white", mec=QUERY_COLOUR, mew=2, ms=7)
 
     rows, columns = members // SIZE, members % SIZE
-    title(axes[1, 1], "Keys: only those below", f"{len(members)} of {SIZE * SIZE:,}; dots: that query's weights")
-    lit = 0.86 + 0.14 * photo
+    title(
+        axes[1, 1], "Keys: only those below", f"{len(members)} of {SIZE * SIZE:,}; dots: that query's weights", ground
+    )
+    lit = ground.pale(photo, 0.14)
     lit[rows, columns] = photo[rows, columns]
     axes[1, 1].imshow(lit, extent=extent)
     for key in chosen:
         box(axes[1, 1], key // coarse * FACTOR, key % coarse * FACTOR, FACTOR, KEY_COLOUR, lw=1.5)
 
-    title(axes[1, 2], "Result", "each query: the colours it attends to")
+    title(axes[1, 2], "Result", "each query: the colours it attends to", ground)
     axes[1, 2].imshow(out.clip(0, 1), extent=extent)
     box(axes[1, 2], top, left, step, QUERY_COLOUR)
 
-    zoom(axes[1, 1], photo, chosen, rows, columns, weights)
+    zoom(axes[1, 1], ground, photo, chosen, rows, columns, weights)
     heading(figure, axes[0, 0], "Phase 1", f"at 1/{FACTOR} of the resolution: which keys matter to this cell?")
     heading(figure, axes[1, 0], "Phase 2", "at full resolution: attend to those keys only")
     figure.canvas.draw()
     drawn = Image.fromarray(np.asarray(figure.canvas.buffer_rgba())).convert("RGB")
-    drawn.quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=3).save(STATIC / "two_phases.png", optimize=True)
+    drawn.quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=3).save(
+        STATIC / f"two_phases{ground.suffix}.png", optimize=True
+    )
 
 
 def zoom(
-    axis: Axes, photo: np.ndarray, chosen: list[int], rows: np.ndarray, columns: np.ndarray, weights: np.ndarray
+    axis: Axes,
+    ground: Ground,
+    photo: np.ndarray,
+    chosen: list[int],
+    rows: np.ndarray,
+    columns: np.ndarray,
+    weights: np.ndarray,
 ) -> None:
     """The best key's neighbourhood enlarged, with the weights of one query as dots."""
     best = int(weights.argmax())
@@ -200,7 +213,7 @@ def zoom(
         coarse = SIZE // FACTOR
         box(inset, key // coarse * FACTOR, key % coarse * FACTOR, FACTOR, KEY_COLOUR, lw=2.5)
     inset.set(xlim=(column - half, column + half), ylim=(row + half, row - half), xticks=[], yticks=[])
-    axis.indicate_inset_zoom(inset, edgecolor="black", alpha=0.9)
+    axis.indicate_inset_zoom(inset, edgecolor=ground.ink, alpha=0.9)
 
 
 def box(axis: Axes, top: float, left: float, size: float, colour: str, lw: float = 3) -> None:
@@ -209,10 +222,10 @@ def box(axis: Axes, top: float, left: float, size: float, colour: str, lw: float
         axis.add_patch(Rectangle((left, top), size, size, fill=False, edgecolor=edge, linewidth=width))
 
 
-def title(axis: Axes, head: str, line: str) -> None:
+def title(axis: Axes, head: str, line: str, ground: Ground) -> None:
     """What a panel shows: a name, and one line."""
     axis.text(0, 1.075, head, transform=axis.transAxes, weight="bold", va="bottom", fontsize=14.5)
-    axis.text(0, 1.02, line, transform=axis.transAxes, va="bottom", fontsize=11.6, color="#333333")
+    axis.text(0, 1.02, line, transform=axis.transAxes, va="bottom", fontsize=11.6, color=ground.soft)
 
 
 def heading(figure: plt.Figure, axis: Axes, name: str, question: str) -> None:

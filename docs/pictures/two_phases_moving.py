@@ -1,8 +1,8 @@
 """The animation that the docs open with: both phases of Algorithm 1, one step after another.
 
 Run by hand from the root of the repository: ``python -m docs.pictures.two_phases_moving``. It shows what
-``docs.pictures.two_phases`` computes, and saves ``docs/_static/two_phases.webp``; who prefers less motion is shown the
-still picture of that script.
+``docs.pictures.two_phases`` computes, and saves ``docs/_static/two_phases.webp`` and, for dark pages,
+``two_phases_dark.webp``; who prefers less motion is shown the still picture of that script.
 """
 
 from pathlib import Path
@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from PIL import Image
 
+from docs.pictures.ground import GROUNDS, Ground
 from docs.pictures.two_phases import (
     CELLS,
     FACTOR,
@@ -33,17 +34,19 @@ LONG, SHORT = 2600, 220  # milliseconds
 
 def main() -> None:
     """Draw all steps and save them."""
-    plt.rcParams.update({"font.family": "DejaVu Sans"})
-    frames = steps(compute())
-    pictures, durations = zip(*frames, strict=True)
-    first, *others = pictures
-    path = STATIC / "two_phases.webp"
-    first.save(path, save_all=True, append_images=others, duration=durations, loop=0, quality=72, method=6)
-    print(f"{path}: {len(frames)} pictures, {path.stat().st_size / 1024:.0f} KiB")
+    found = compute()
+    for ground in GROUNDS:
+        frames = steps(found, ground)
+        pictures, durations = zip(*frames, strict=True)
+        first, *others = pictures
+        path = STATIC / f"two_phases{ground.suffix}.webp"
+        first.save(path, save_all=True, append_images=others, duration=durations, loop=0, quality=72, method=6)
+        print(f"{path}: {len(frames)} pictures, {path.stat().st_size / 1024:.0f} KiB")
 
 
-def steps(found: Found) -> list[tuple[Image.Image, int]]:
+def steps(found: Found, ground: Ground) -> list[tuple[Image.Image, int]]:
     """Pictures, and for how many milliseconds each is shown."""
+    ground.use()
     cell = int(found.layout.fine_cells.labels[QUERY[0] * SIZE + QUERY[1]])
     scores = scores_of_cell(found.q, found.k, found.layout, cell)
     heat = plt.get_cmap("magma")(((np.log10(scores + 1e-4) + 4) / (np.log10(scores.max() + 1e-4) + 4)).clip(0, 1))
@@ -75,12 +78,12 @@ def steps(found: Found) -> list[tuple[Image.Image, int]]:
     step("How much does this cell attend to each average?", coarse_grey, heat[..., :3], cell=cell)
     step(f"It keeps the κ = {KAPPA} best", coarse_grey, coarse_photo, cell=cell, keys=True)
     pixels = f"{KAPPA * FACTOR**2} of {SIZE**2:,} pixels"
-    step(f"Phase 2: attend to these alone, {pixels}", grey, lit(found, cell), cell=cell, keys=True)
-    step("The cell has its colours", coloured(found, [cell], grey), lit(found, cell), cell=cell, keys=True)
+    step(f"Phase 2: attend to these alone, {pixels}", grey, lit(found, ground, cell), cell=cell, keys=True)
+    step("The cell has its colours", coloured(found, [cell], grey), lit(found, ground, cell), cell=cell, keys=True)
     order = [cell + move for move in (1, 2, -14, -15, -16, -17, -18, -34, -33, -32, -31, -30)]
     for count, other in enumerate(order, 1):
         done = coloured(found, [cell, *order[:count]], grey)
-        step("So does the next", done, lit(found, other), cell=other, keys=True, milliseconds=SHORT)
+        step("So does the next", done, lit(found, ground, other), cell=other, keys=True, milliseconds=SHORT)
     for row in range(CELLS):
         done = coloured(found, [cell, *order, *range((row + 1) * CELLS)], grey)
         step("And all others", done, found.photo, milliseconds=SHORT // 2)
@@ -90,7 +93,7 @@ def steps(found: Found) -> list[tuple[Image.Image, int]]:
 
 def panels(says: str) -> tuple[plt.Figure, tuple[Axes, Axes]]:
     """A line of text above queries and keys."""
-    figure = plt.figure(figsize=(7.6, 4.34), dpi=125, facecolor="white")
+    figure = plt.figure(figsize=(7.6, 4.34), dpi=125)
     figure.text(0.012, 0.945, says, fontsize=17, va="center", weight="bold")
     places = ((0.012, "queries"), (0.508, "keys and values"))
     axes = []
@@ -107,9 +110,9 @@ def shrink(picture: np.ndarray) -> np.ndarray:
     return picture.reshape(COARSE, FACTOR, COARSE, FACTOR, -1).mean((1, 3))
 
 
-def lit(found: Found, cell: int) -> np.ndarray:
+def lit(found: Found, ground: Ground, cell: int) -> np.ndarray:
     """The photograph, pale but for the pixels that a cell attends to."""
-    picture = 0.8 + 0.2 * found.photo
+    picture = ground.pale(found.photo, 0.2)
     rows, columns = np.divmod(found.members(cell), SIZE)
     picture[rows, columns] = found.photo[rows, columns]
     return picture

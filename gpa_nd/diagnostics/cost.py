@@ -97,7 +97,7 @@ class Cost:
 
 def cost(
     gpa: GPA,
-    query_shape: Shape | Sequence[Shape],
+    query_shape: Shape | Sequence[Shape] | Layout,
     key_shape: Shape | Sequence[Shape] | None = None,
     *,
     channels: int,
@@ -129,8 +129,8 @@ def cost(
     Args:
         gpa: the module.
         query_shape: sizes of the axes of q between heads and channels; or a list of them, of structures that are
-            packed.
-        key_shape: those of k and v; as of the queries by default.
+            packed; or a layout, such as one from :func:`~gpa_nd.causal`, as :meth:`.GPA.by_layout` takes it.
+        key_shape: those of k and v; as of the queries by default. None with a layout, which has its own.
         channels: c, of queries and keys.
         value_channels: c_v; c by default.
         batch: B.
@@ -179,12 +179,19 @@ def cost(
         torch.device(device)
     except RuntimeError as error:
         raise ValueError(f"device: expected the type of one, such as 'cpu' or 'cuda', got {device!r}") from error
-    layout = _layout(gpa, query_shape, query_shape if key_shape is None else key_shape)
+    layout = _layout(gpa, query_shape, key_shape)
     sizes = Sizes(batch, heads, key_heads, channels, value_channels, dtype, device.partition(":")[0], gpa.affinity)
     return cost_of_layout(layout, gpa, sizes, backward=backward)
 
 
-def _layout(gpa: GPA, query_shape: Shape | Sequence[Shape], key_shape: Shape | Sequence[Shape]) -> Layout:
+def _layout(
+    gpa: GPA, query_shape: Shape | Sequence[Shape] | Layout, key_shape: Shape | Sequence[Shape] | None
+) -> Layout:
+    if isinstance(query_shape, Layout):
+        if key_shape is not None:
+            raise ValueError(f"key_shape: expected None with a layout, which has the keys, too, got {key_shape}")
+        return query_shape
+    key_shape = query_shape if key_shape is None else key_shape
     if isinstance(query_shape, list):
         return gpa.packed_layout(query_shape, key_shape)  # type: ignore[arg-type]
     return gpa.layout(query_shape, key_shape)  # type: ignore[arg-type]

@@ -21,20 +21,23 @@ SCORES_AT_ONCE = 2**22
 """Pairs of a query and a key whose scores are held at the same time."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Mass:
-    """The mass of dense attention on what each query attends to; NaN for queries that see no key.
+    """The mass of dense attention on what each query attends to; NaN for queries that see no key. ``print`` it.
 
     Attributes:
         captured: (B, H, asked) on the keys under the coarse keys that the query's cell selected.
         best: (B, H, asked) on those under the coarse keys that hold most of the mass of all queries of the cell, as
             many as the cell selected: what no selection for the same cells exceeds in the mean.
         queries: (asked,) numbers of these queries, ascending.
+        share: (B, H, asked) the part that these keys are of all that the query sees: what would be captured of
+            attention that is spread evenly.
     """
 
     captured: Float[Tensor, "b h asked"]
     best: Float[Tensor, "b h asked"]
     queries: Int[Tensor, " asked"]
+    share: Float[Tensor, "b h asked"]
 
     @property
     def mean(self) -> float:
@@ -47,12 +50,23 @@ class Mass:
         return float(self.best.nanmean())
 
     @property
+    def mean_share(self) -> float:
+        """Mean of ``share`` over the same."""
+        return float(self.share.nanmean())
+
+    @property
     def ratio(self) -> float:
         """``mean / mean_best``, by which a ranking is judged: 1 if no choice of as many coarse keys were better."""
         return self.mean / self.mean_best
 
     def __str__(self) -> str:
-        return f"{self.mean:.1%} captured, {self.mean_best:.1%} at best: {self.ratio:.1%} of it"
+        return (
+            f"{self.mean:.1%} captured in {self.mean_share:.2%} of the keys, {self.mean_best:.1%} at best: "
+            f"{self.ratio:.1%} of it"
+        )
+
+    def __repr__(self) -> str:
+        return f"<{self}, of {len(self.queries):,} queries>"
 
 
 @torch.no_grad()
@@ -109,7 +123,7 @@ def captured_mass(
         >>> [round(x, 2) for x in mass.captured.flatten().tolist()]
         [0.97, 0.97, 0.01, 0.01, 0.01, 0.01, 0.01, 0.01]
         >>> print(mass)
-        25.0% captured, 48.9% at best: 51.1% of it
+        25.0% captured in 25.00% of the keys, 48.9% at best: 51.1% of it
     """
     check_tokens({"q": q, "k": k}, layout, enable_gqa)
     check_choices(scale, affinity, "reference")
@@ -120,7 +134,7 @@ def captured_mass(
     bias = key_bias_of(key_mask, key_bias, k)
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     dense = _Dense(q, hide(k, bias), layout, bias, scale, affinity)
-    captured, best = (torch.full(q.shape[:3], torch.nan, dtype=wide(q.dtype), device=q.device) for _ in range(2))
+    captured, best, share = (torch.full(q.shape[:3], torch.nan, dtype=wide(q.dtype), device=q.device) for _ in range(3))
     wanted = torch.ones(len(layout.query_cells), dtype=torch.bool, device=q.device)
     if cells is not None:
         wanted = torch.zeros_like(wanted).index_fill_(0, cells.long(), True)
@@ -128,9 +142,9 @@ def captured_mass(
         for some in _blocks(wanted.nonzero()[:, 0], layout, SCORES_AT_ONCE // max(1, k.shape[2])):
             for batch in range(q.shape[0]):
                 for head in range(q.shape[1]):
-                    _measure(dense, some, relevant[batch, head, some.cells], batch, head, captured, best)
+                    _measure(dense, some, relevant[batch, head, some.cells], batch, head, captured, best, share)
     queries = wanted[layout.fine_cells.labels].nonzero()[:, 0]
-    return Mass(captured[:, :, queries], best[:, :, queries], queries)
+    return Mass(captured[:, :, queries], best[:, :, queries], queries, share[:, :, queries])
 
 
 @dataclass(frozen=True)
@@ -173,11 +187,14 @@ class _Dense:
         members = layout.members
         groups = torch.arange(len(members), device=q.device)
         self.group_of_member = groups.repeat_interleave(members.sizes, output_size=members.num_elements)
+        hides = (layout.key_ranges, layout.coarse_positions, layout.positions, bias)
+        alike = all(each is None for each in hides)
+        self.even = members.sizes.to(wide(q.dtype)) / k.shape[2] if alike else None  # the same for all queries
 
     def on_groups(
         self, batch: int, head: int, some: _Cells, queries: Tensor, local: Tensor
-    ) -> tuple[Float[Tensor, "rows n_k_low"], Bool[Tensor, "rows 1"]]:
-        """The mass of some queries on the members of each coarse key, and whether they see any key."""
+    ) -> tuple[Float[Tensor, "rows n_k_low"], Float[Tensor, "rows n_k_low"], Bool[Tensor, " rows"]]:
+        """The mass of some queries on the members of each coarse key, what it were if even, and who sees any key."""
         key_head = head // self.sharing
         scores = self._affinities(self.q[batch, head, queries], self.k[batch, key_head])
         seen = torch.ones_like(scores, dtype=torch.bool)
@@ -190,9 +207,16 @@ class _Dense:
             added = self.bias[batch, key_head]
             seen &= ~added.isneginf()
             scores += added.masked_fill(added.isneginf(), 0)
-        weights = softmax(scores[None, None], seen[None, None])[0, 0][:, self.layout.members.order]
-        mass = weights.new_zeros(len(queries), len(self.layout.members))
-        return mass.index_add_(1, self.group_of_member, weights), seen.any(-1, keepdim=True)
+        weights = softmax(scores[None, None], seen[None, None])[0, 0]
+        sees, even = seen.any(-1), self.even
+        if even is None:
+            even = self._under(seen / seen.sum(-1, keepdim=True).clamp_min(1).to(weights.dtype))
+        return self._under(weights), even.expand(len(queries), -1), sees
+
+    def _under(self, weights: Float[Tensor, "rows n_k"]) -> Float[Tensor, "rows n_k_low"]:
+        """What lies on the members of each coarse key."""
+        total = weights.new_zeros(len(weights), len(self.layout.members))
+        return total.index_add_(1, self.group_of_member, weights[:, self.layout.members.order])
 
     def _affinities(self, q: Float[Tensor, "rows c"], k: Float[Tensor, "n_k c"]) -> Float[Tensor, "rows n_k"]:
         q, k = q.to(wide(q.dtype)), k.to(wide(k.dtype))
@@ -217,14 +241,14 @@ class _Dense:
 
 
 def _measure(
-    dense: _Dense, some: _Cells, relevant: Tensor, batch: int, head: int, captured: Tensor, best: Tensor
+    dense: _Dense, some: _Cells, relevant: Tensor, batch: int, head: int, captured: Tensor, best: Tensor, share: Tensor
 ) -> None:
     """Fill in the mass of the queries of some cells."""
     chosen = _named(relevant, len(dense.layout.members))
     count = chosen.sum(-1, keepdim=True)
     of_cells = torch.zeros(chosen.shape, dtype=captured.dtype, device=chosen.device)
     for queries, local in some.pieces:
-        mass, seen = dense.on_groups(batch, head, some, queries, local)
+        mass, even, sees = dense.on_groups(batch, head, some, queries, local)
         of_cells.index_add_(0, local, mass)
     ranked = of_cells.topk(int(count.max())).indices
     places = torch.arange(ranked.shape[1], device=ranked.device)
@@ -232,10 +256,10 @@ def _measure(
     spoilt = (relevant == -2).any(-1)
     for queries, local in some.pieces:
         if len(some.pieces) > 1:  # too many to be held: again
-            mass, seen = dense.on_groups(batch, head, some, queries, local)
-        nothing = ~seen[:, 0] | spoilt[local]
-        for result, kept in ((captured, chosen), (best, wisest)):
-            result[batch, head, queries] = (mass * kept[local]).sum(-1).masked_fill(nothing, torch.nan)
+            mass, even, sees = dense.on_groups(batch, head, some, queries, local)
+        nothing = ~sees | spoilt[local]
+        for result, of, kept in ((captured, mass, chosen), (best, mass, wisest), (share, even, chosen)):
+            result[batch, head, queries] = (of * kept[local]).sum(-1).masked_fill(nothing, torch.nan)
 
 
 def _named(numbers: Int[Tensor, "p r"], count: int) -> Bool[Tensor, "p count"]:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from copy import copy
 from dataclasses import dataclass, replace
-from math import inf, prod
+from math import prod
 
 import torch
 from jaxtyping import Float
@@ -13,6 +11,8 @@ from torch import Tensor
 
 from gpa_nd.checks import check_int
 from gpa_nd.diagnostics.blocked_work import Sizes
+from gpa_nd.diagnostics.budget import Budget
+from gpa_nd.diagnostics.candidates import Make, candidates, group_size, settings_text
 from gpa_nd.diagnostics.cost import Cost, cost_of_layout, mebibytes, short
 from gpa_nd.diagnostics.mass import Mass, captured_mass
 from gpa_nd.engine import select_keys
@@ -20,17 +20,7 @@ from gpa_nd.engine.arguments import check_structured
 from gpa_nd.layout import Layout
 from gpa_nd.nn.gpa import GPA
 from gpa_nd.ops.base import Shape
-
-LINES, OTHERS = (4, 8, 16, 32, 64), (2, 4, 8)
-"""d that are tried on a single axis, of time or of nodes, and along each of several."""
-SIDES_OF_LINES, SIDES = (1, 4, 16, 64), (1, 2, 4)
-"""Coarse queries in a cell that are tried on a single axis, and along each side of a cell."""
-KAPPAS = (1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
-"""κ that are tried, as far as there are more coarse keys."""
-
-
-Make = Callable[..., GPA]
-"""What makes a GPA of ``downsample``, ``cells`` and ``kappa``: :func:`gpa_nd.image`, its like, or a partial of one."""
+from gpa_nd.ops.grid import PerAxis
 
 
 @dataclass(frozen=True, repr=False)
@@ -38,7 +28,7 @@ class Proposal:
     """One setting and its figures.
 
     Attributes:
-        downsample: d, along every axis.
+        downsample: d: a number where it is the same along every axis, else one for each.
         cells: m, along every axis.
         kappa: κ.
         gpa: the module that these make.
@@ -46,20 +36,20 @@ class Proposal:
         mass: how much of dense attention it keeps on the tensors that were given; None without tensors.
     """
 
-    downsample: int
-    cells: int | tuple[int, ...]
+    downsample: PerAxis
+    cells: PerAxis
     kappa: int
     gpa: GPA
     cost: Cost
     mass: Mass | None = None
 
     @property
-    def settings(self) -> dict[str, int | tuple[int, ...]]:
+    def settings(self) -> dict[str, PerAxis]:
         """Arguments for :func:`gpa_nd.image` and its like: ``gpa_nd.image(**proposal.settings)``."""
         return {"downsample": self.downsample, "cells": self.cells, "kappa": self.kappa}
 
     def __str__(self) -> str:
-        chosen = ", ".join(f"{name}={value}" for name, value in self.settings.items())
+        chosen = settings_text(self.downsample, self.cells, self.kappa)
         mass = "" if self.mass is None else f"{self.mass.mean:.1%} captured, "
         return (
             f"{chosen}: {mass}{self.cost.keys_per_query:,.0f} keys per query, "
@@ -95,8 +85,9 @@ def propose_within(
     A simple search, from shapes alone: of every downsampling factor d and size of cells below, the largest κ that
     :func:`cost` says will fit.
 
-    - d along every axis: 2, 4, 8; on a single axis 4, 8, 16, 32, 64.
-    - coarse queries along each side of a cell: 1, 2, 4; on a single axis 1, 4, 16, 64.
+    - d along every axis: 2, 4, 8; on a single axis 4, 8, 16, 32, 64. Of three axes or more, as videos have, also 1 or
+      2 along the first and more along the others: (1, 4, 4).
+    - coarse queries along each side of a cell: 1, 2, 4; on a single axis 1, 4, 16, 64; along an axis with d = 1 one.
     - κ: 1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, below the number of coarse keys.
 
     Among settings of as many keys per query the one with the smaller groups comes first. Which of them attends to the
@@ -105,12 +96,13 @@ def propose_within(
     Args:
         make: :func:`gpa_nd.audio`, :func:`gpa_nd.image` or :func:`gpa_nd.video`; for more arguments, all of which
             count, ``partial(gpa_nd.image, causal=True, ranking="rerank")``; for a graph ``partial(gpa_nd.graph,
-            edge_index, num_nodes)``, which is coarsened anew for every d and size of cells.
+            edge_index, num_nodes)``, which is coarsened anew for every d and size of cells. Any function of
+            ``downsample``, ``cells`` and ``kappa`` will do, such as one for two structures.
         query_shape: sizes of the axes of q between heads and channels.
         key_shape: those of k and v; as of the queries by default.
         channels: c.
-        memory: bytes at the peak beside q, k and v, :attr:`.Cost.torch_bytes`; None for any number. Backend "torch"
-            works in blocks, so that κ has little to say in it: give ``multiply_adds`` as well.
+        memory: how many bytes there may be at the peak beside q, k and v, :attr:`.Cost.torch_bytes`; None for any
+            number. Backend "torch" works in blocks, so that κ has little to say in it: give ``multiply_adds`` as well.
         multiply_adds: of the whole call, :attr:`.Cost.total`; None for any number.
         value_channels: c_v; c by default.
         batch: B.
@@ -121,7 +113,8 @@ def propose_within(
 
     Raises:
         TypeError: a budget that is no number, or what :func:`cost` raises.
-        ValueError: no budget, or one that no setting keeps within; the message says what the least is.
+        ValueError: no budget, or one that no setting keeps within; the message says which one takes least, and how
+            much.
 
     Example:
         >>> import gpa_nd
@@ -133,35 +126,30 @@ def propose_within(
         downsample=4, cells=(8, 8), kappa=12: 192 keys per query, 470 M multiply-adds, 6.49 MiB
         >>> gpa = gpa_nd.image(**proposal.settings)           # or proposal.gpa
     """
-    if memory is None and multiply_adds is None:
-        raise ValueError("memory, multiply_adds: expected a budget for at least one of them, got none")
-    budgets = {"memory": memory, "multiply_adds": multiply_adds}
-    for name, number in budgets.items():
-        if number is not None and (not isinstance(number, int | float) or isinstance(number, bool)):
-            raise TypeError(f"{name}: expected a number, got {number!r}")
-    least = {"memory": inf, "multiply_adds": inf}
+    budget = Budget(memory, multiply_adds)
+    check_int("channels", channels, at_least=1)
+    sizes = Sizes(
+        batch, heads, heads, channels, channels if value_channels is None else value_channels, dtype,
+        device.partition(":")[0], "dot",
+    )  # fmt: skip
     found = []
-    for gpa, downsample, cells in _candidates(make, query_shape):
+    for candidate in candidates(make, query_shape):
+        gpa, downsample, cells = candidate.gpa, candidate.downsample, candidate.cells
         layout = gpa.layout(query_shape, query_shape if key_shape is None else key_shape)
-        sizes = Sizes(
-            batch, heads, heads, channels, channels if value_channels is None else value_channels, dtype,
-            device.partition(":")[0], gpa.affinity,
-        )  # fmt: skip
         best = None
-        for kappa in _kappas(gpa, layout):
-            proposed = _with(gpa, kappa)
-            costs = cost_of_layout(layout, proposed, sizes, backward=backward)
-            takes = {"memory": costs.torch_bytes, "multiply_adds": costs.total.multiply_adds}
-            least = {name: min(number, takes[name]) for name, number in least.items()}
-            if all(budget is None or takes[name] <= budget for name, budget in budgets.items()):
+        for kappa in candidate.kappas(layout):
+            proposed = candidate.with_kappa(kappa)
+            costs = cost_of_layout(layout, proposed, replace(sizes, affinity=gpa.affinity), backward=backward)
+            if budget.allows(costs, settings_text(downsample, cells, kappa)):
                 best = Proposal(downsample, cells, kappa, proposed, costs)
         if best is not None:
             found.append(best)
-    if least["memory"] == inf:
+    if not budget.tried:
         raise ValueError(_too_small(query_shape))
     if not found:
-        raise ValueError(_too_little(budgets, least))
-    return sorted(found, key=lambda x: (-x.cost.keys_per_query, x.downsample, -prod(_tuple(x.cells))))
+        raise ValueError(budget.why_none())
+    axes = len(query_shape)
+    return sorted(found, key=lambda x: (-x.cost.keys_per_query, group_size(x.downsample, axes), -prod(_tuple(x.cells))))
 
 
 def propose_capturing(
@@ -192,7 +180,8 @@ def propose_capturing(
 
     Raises:
         TypeError: not tensors of one floating point dtype.
-        ValueError: a mass that is not in (0, 1], or one that no setting captures; the message says the most.
+        ValueError: a mass that is not in (0, 1], or one that no setting captures; the message says which one captures
+            most, and how much.
 
     Example:
         >>> import torch
@@ -215,8 +204,9 @@ def propose_capturing(
         q.dtype, q.device.type, "dot",
     )  # fmt: skip
     q, k = q.flatten(2, -2), k.flatten(2, -2)
-    most, found = -1.0, []
-    for gpa, downsample, cells in _candidates(make, query_shape):
+    most, by, found = -1.0, "", []
+    for candidate in candidates(make, query_shape):
+        gpa, downsample, number = candidate.gpa, candidate.downsample, candidate.cells
         layout = gpa.layout(query_shape, key_shape, q.device)
         count = min(len(layout.query_cells), max(1, queries * len(layout.query_cells) // max(1, q.shape[2])))
         sample = torch.linspace(0, len(layout.query_cells) - 1, count, device=q.device).round().long()
@@ -238,77 +228,31 @@ def propose_capturing(
             )
             return captured_mass(q, k, layout, relevant, cells=cells, scale=scale, affinity=affinity, enable_gqa=shared)
 
-        kappas = _kappas(gpa, layout)
+        kappas = candidate.kappas(layout)
         low, high = 0, len(kappas)  # the first that is enough is in low … high
         while low < high:
             middle = (low + high) // 2
             tried[middle] = captured(kappas[middle])
-            most = max(most, tried[middle].mean)
+            if tried[middle].mean > most:
+                most, by = tried[middle].mean, settings_text(downsample, number, kappas[middle])
             low, high = (low, middle) if tried[middle].mean >= mass else (middle + 1, high)
         if low < len(kappas):
-            proposed = _with(gpa, kappas[low])
+            proposed = candidate.with_kappa(kappas[low])
             of_call = cost_of_layout(layout, proposed, replace(sizes, affinity=gpa.affinity), backward=backward)
-            found.append(Proposal(downsample, cells, kappas[low], proposed, of_call, tried[low]))
+            found.append(Proposal(downsample, number, kappas[low], proposed, of_call, tried[low]))
     if most < 0:
         raise ValueError(_too_small(query_shape))
     if not found:
-        raise ValueError(f"mass: expected at most {most:.3g}, the most that a setting captures, got {mass}")
+        raise ValueError(f"mass: expected at most {most:.3g}, the most that a setting captures ({by}), got {mass}")
     return sorted(found, key=lambda x: x.cost.total.multiply_adds)
 
 
-def _candidates(make: Make, query_shape: Shape) -> Iterator[tuple[GPA, int, int | tuple[int, ...]]]:
-    """A GPA for every downsampling factor and size of cells, with κ = 1."""
-    if isinstance(make, torch.nn.Module) or not callable(make):
-        raise TypeError(
-            f"make: expected a function that makes a GPA, such as gpa_nd.image or a partial of it, got "
-            f"{type(make).__name__}"
-        )
-    if fixed := {"downsample", "cells", "kappa"} & set(getattr(make, "keywords", ())):
-        raise ValueError(
-            f"make: expected it to leave open what is proposed, got a partial with {', '.join(sorted(fixed))}"
-        )
-    line = len(query_shape) == 1
-    for downsample in LINES if line else OTHERS:
-        coarse = [-(-size // downsample) for size in query_shape]
-        if prod(coarse) < 2:
-            continue
-        sizes = {tuple(-(-size // side) for size in coarse): None for side in (SIDES_OF_LINES if line else SIDES)}
-        for cells in sizes:
-            given = cells[0] if line else cells
-            yield make(downsample=downsample, cells=given, kappa=1), downsample, given
-
-
-def _kappas(gpa: GPA, layout: Layout) -> list[int]:
-    """κ below the number of coarse keys, and not above the number of candidates, if that is given."""
-    most = len(layout.key_groups) - 1
-    if gpa.selection is not None and gpa.selection.candidates is not None:
-        most = min(most, gpa.selection.candidates)
-    return [kappa for kappa in KAPPAS if kappa <= most]
-
-
-def _with(gpa: GPA, kappa: int) -> GPA:
-    """The same GPA with another κ."""
-    other = copy(gpa)
-    other.kappa = kappa
-    return other
-
-
 def _too_small(query_shape: Shape) -> str:
-    return f"query_shape: {tuple(query_shape)} is too small for groups to choose from; dense attention serves it"
-
-
-def _too_little(budgets: dict[str, float | None], least: dict[str, float]) -> str:
-    """Why no setting keeps within the budgets."""
-    said = {"memory": mebibytes, "multiply_adds": short}
-    for name, budget in budgets.items():
-        if budget is not None and budget < least[name]:
-            return f"{name}: expected at least {least[name]:,} ({said[name](least[name])}), got {budget:,}"
     return (
-        f"memory, multiply_adds: no setting keeps within both; at least {least['memory']:,} and "
-        f"{least['multiply_adds']:,} are needed, but not by one, got {budgets['memory']:,} and "
-        f"{budgets['multiply_adds']:,}"
+        f"query_shape: expected one large enough for groups to choose from, got {tuple(query_shape)}; dense attention "
+        f"serves it"
     )
 
 
-def _tuple(cells: int | tuple[int, ...]) -> tuple[int, ...]:
+def _tuple(cells: PerAxis) -> tuple[int, ...]:
     return (cells,) if isinstance(cells, int) else cells

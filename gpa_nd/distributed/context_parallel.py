@@ -260,5 +260,5 @@ def _check_rows(name: str, counts: list[int], rows: Rows) -> None:
     if counts != expected:
         raise ValueError(
             f"{name}: expected {expected} rows along the first axis in the processes, as ContextParallel.shards says, "
-            f"got {counts}"
+            f"got {counts}; ContextParallel.shard cuts them from the whole"
         )

@@ -139,7 +139,7 @@ class GPA(nn.Module):
     def layout(
         self,
         query_shape: Shape,
-        key_shape: Shape,
+        key_shape: Shape | None = None,
         device: torch.device | str = "cpu",
         *,
         global_keys: tuple[int, int] = (0, 0),
@@ -148,7 +148,7 @@ class GPA(nn.Module):
 
         Args:
             query_shape: sizes of the axes of q between heads and channels.
-            key_shape: those of k and v.
+            key_shape: those of k and v; as of the queries by default.
             device: where its tensors are to be.
             global_keys: how many keys stand before and after those of the structure, which every cell attends to, as
                 :func:`~gpa_nd.with_global_keys` has them.
@@ -158,6 +158,7 @@ class GPA(nn.Module):
             ValueError: a shape that an operator cannot divide, the message names the operator; or global keys of a
                 causal structure.
         """
+        key_shape = query_shape if key_shape is None else key_shape
         for name, shape in (("query_shape", query_shape), ("key_shape", key_shape)):
             if not isinstance(shape, tuple | list) or not all(hasattr(size, "__index__") for size in shape):
                 raise TypeError(f"{name}: expected a tuple of ints, got {shape!r}")
@@ -226,6 +227,7 @@ class GPA(nn.Module):
         *,
         key_mask: Bool[Tensor, " b *key"] | None = None,
         key_bias: Float[Tensor, "b h_k *key"] | None = None,
+        attn_mask: None = None,
     ) -> Float[Tensor, "b h *query c_v"]:
         """Attend from every query to the keys that are relevant to its cell.
 
@@ -237,6 +239,7 @@ class GPA(nn.Module):
             key_mask: ``(B, *key_shape)`` bool, False for keys that nobody sees, such as padding; padded queries still
                 have a say in what their cell selects. Not broadcast.
             key_bias: ``(B, H_k, *key_shape)``, added to the affinities of each key; differentiable. Not broadcast.
+            attn_mask: None. GPA has no mask of pairs; the error says what takes which mask.
 
         Returns:
             ``(B, H, *query_shape, c_v)``; zeros for a query without a visible key, as where k has none. Nested where
@@ -246,6 +249,12 @@ class GPA(nn.Module):
             TypeError: not tensors of one floating point dtype.
             ValueError: shapes that do not fit one another or the operators.
         """
+        if attn_mask is not None:
+            raise ValueError(
+                f"attn_mask: expected None, got {type(attn_mask).__name__}; which keys are seen goes to key_mask=, and "
+                f"what is added to their affinities to key_bias=; causal=True of the GPA hides what comes later; "
+                f"gpa_nd.nn.TokenAttention takes an attn_mask"
+            )
         if any(isinstance(x, Tensor) and x.is_nested for x in (q, k, v)):
             return self._nested(q, k, v, key_mask, key_bias)
         check_structured({"q": q, "k": k, "v": v}, self.enable_gqa)

@@ -14,6 +14,7 @@ from gpa_nd.always.base import AlwaysOn, check_table, table_of
 from gpa_nd.causal import causal
 from gpa_nd.checks import check_int
 from gpa_nd.layout import Layout
+from gpa_nd.ops.asked import coarse_shapes_of
 from gpa_nd.ops.base import Downsampler, IndexUpsampler, Shape
 from gpa_nd.ops.grid import GridDownsampler, PackedPlaces, PerAxis
 from gpa_nd.partition import Partition
@@ -68,14 +69,14 @@ class Structure:
         upsampler = self.key_upsampler if level == 0 else operators.key_downsampler.upsampler()
         try:
             query_groups = operators.downsampler.packed_groups(query_shapes)
-            coarse_queries = _each(operators.downsampler.coarse_shape, query_shapes)
+            coarse_queries = coarse_shapes_of(operators.downsampler.coarse_shape, query_shapes, len(query_groups))
             operator = "partitioner"
             query_cells = operators.partitioner.packed_cells(coarse_queries)
             operator = "key_downsampler"
             key_groups = query_groups
             if (operators.key_downsampler, key_shapes) != (operators.downsampler, query_shapes):
                 key_groups = operators.key_downsampler.packed_groups(key_shapes)
-            coarse_keys = _each(operators.key_downsampler.coarse_shape, key_shapes)
+            coarse_keys = coarse_shapes_of(operators.key_downsampler.coarse_shape, key_shapes, len(key_groups))
             operator = "key_upsampler"
             key_members = upsampler.packed_members(key_shapes)
             operator, query_parts, key_parts = "downsampler", None, None
@@ -171,7 +172,8 @@ def check_causal(causal: object, levels: tuple[Level, ...]) -> None:
     if not each or not all(isinstance(is_causal, bool) for is_causal in each):
         raise TypeError(f"causal: expected a bool or a tuple of bools, one per axis, got {causal!r}")
     if isinstance(causal, tuple):
-        for axes in (axes for level in levels for axes in _axes_of_queries(level)):
+        operators = (operator for level in levels for operator in (level.partitioner, level.downsampler))
+        for axes in filter(None, map(axes_of, operators)):
             per_axis(causal, axes)
     if not any(each):
         return
@@ -184,14 +186,14 @@ def check_causal(causal: object, levels: tuple[Level, ...]) -> None:
                 )
 
 
-def _axes_of_queries(level: Level) -> list[int]:
-    """How many axes queries have, as far as operators of a grid tell."""
-    told: list[PerAxis] = []
-    if isinstance(level.partitioner, GridPartitioner):
-        told.append(level.partitioner.cells_per_axis)
-    if isinstance(level.downsampler, GridDownsampler):
-        told.append(level.downsampler.factor)
-    return [len(numbers) for numbers in told if isinstance(numbers, tuple)]
+def axes_of(operator: Partitioner | Downsampler) -> int | None:
+    """How many axes an operator is for, as far as one of a grid tells."""
+    told: PerAxis = 1
+    if isinstance(operator, GridPartitioner):
+        told = operator.cells_per_axis
+    elif isinstance(operator, GridDownsampler):
+        told = operator.factor
+    return len(told) if isinstance(told, tuple) else None
 
 
 def per_axis(causal: bool | tuple[bool, ...], axes: int) -> tuple[bool, ...]:

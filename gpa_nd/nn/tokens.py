@@ -18,6 +18,7 @@ from gpa_nd.engine.precision import own_precision
 from gpa_nd.layout import Layout
 from gpa_nd.nn.attention_mask import mask_and_bias_of, row_of_mask
 from gpa_nd.nn.gpa import GPA
+from gpa_nd.nn.structure import axes_of
 
 Grid = tuple[int, ...]
 Tokens = int | Literal["rest"]
@@ -87,6 +88,7 @@ class TokenAttention(nn.Module):
         for name, each in (("grid", grid), ("key_grid", key_grid)):
             if each is not None and not callable(each):
                 _check_grid(name, each, "a tuple of ints or a function of the number of tokens")
+                _check_axes(name, each, gpa)
         for name, tokens in (("leading", leading), ("trailing", trailing)):
             if tokens != "rest":
                 check_int(name, tokens, at_least=0)
@@ -138,7 +140,7 @@ class TokenAttention(nn.Module):
             ValueError: something that GPA cannot do, or tokens that are not those of the grid.
         """
         for name, x in (("query", query), ("key", key), ("value", value)):
-            check_tensor(name, x)
+            _check_sequence(name, x)
         if dropout_p:
             raise ValueError(
                 f"dropout_p: expected 0, since GPA drops out no weights, got {dropout_p}; set the attention dropout of "
@@ -203,14 +205,17 @@ class TokenAttention(nn.Module):
     def _divided(self, query: Tensor, key: Tensor, grid: Grid | None) -> tuple[Divided, Divided]:
         """Where the queries and the keys stand."""
         queries = self._divide("query", query, self.grid if grid is None else grid)
+        _check_sequence("key", key)
         if self.key_grid is None and key.shape[2] != query.shape[2]:
             raise ValueError(
                 f"key: expected {query.shape[2]} tokens as query has, got {key.shape[2]} in {tuple(key.shape)}; tokens "
-                f"of another grid, as in cross-attention, need key_grid or the model's own attention"
+                f"of another grid, as in cross-attention, need key_grid or the model's own attention, and a cache of "
+                f"keys use_cache=False"
             )
         return queries, queries if self.key_grid is None else self._divide("key", key, self.key_grid)
 
     def _divide(self, name: str, x: Tensor, grid: Grid | Callable[[int], Grid] | None) -> Divided:
+        _check_sequence(name, x)
         n, numbers = index(x.shape[2]), [tokens for tokens in (self.leading, self.trailing) if tokens != "rest"]
         beside = sum(numbers)
         if grid is None:
@@ -219,13 +224,17 @@ class TokenAttention(nn.Module):
         if callable(grid):
             grid, expected = grid(max(0, n - beside)), "a function that returns a tuple of ints"
         _check_grid("grid", grid, expected)
+        _check_axes("key_grid" if name == "key" else "grid", grid, self.gpa)
         rest = n - prod(grid) - beside
         if rest < 0 or (rest and len(numbers) == 2):
             more = " or more" if len(numbers) < 2 else ""
             of = f" and {beside} global ones" if beside else ""
+            swapped = (
+                "; its heads stand after its tokens: x.transpose(1, 2)" if x.shape[1] == prod(grid) + beside else ""
+            )
             raise ValueError(
                 f"{name}: expected {prod(grid) + beside}{more} tokens, those of the grid {grid}{of}, got {n} in "
-                f"{tuple(x.shape)}"
+                f"{tuple(x.shape)}{swapped}"
             )
         leading, trailing = (rest if tokens == "rest" else tokens for tokens in (self.leading, self.trailing))
         return Divided(grid, leading, trailing)
@@ -251,6 +260,23 @@ def _check_grid(name: str, grid: object, expected: str) -> None:
         raise TypeError(f"{name}: expected {expected}, got {grid!r}")
     if not grid or min(grid) < 0:
         raise ValueError(f"{name}: expected {expected}, one at least and none of them negative, got {grid}")
+
+
+def _check_axes(name: str, grid: Grid, gpa: GPA) -> None:
+    """As many axes as the operators of the GPA are for."""
+    given = (gpa.key_downsampler,) if name == "key_grid" else (gpa.partitioner, gpa.downsampler)
+    for operator in given:
+        axes = axes_of(operator[0] if isinstance(operator, tuple) else operator)
+        if axes not in (None, len(grid)):
+            raise ValueError(f"{name}: expected {axes} axes, as {operator} of the GPA has, got {grid}")
+
+
+def _check_sequence(name: str, x: Tensor) -> None:
+    """Tokens one after another along one axis."""
+    check_tensor(name, x)
+    if x.ndim != 4:
+        more = "; tokens that lie on axes of their own go to the GPA itself, or x.flatten(2, -2)" if x.ndim > 4 else ""
+        raise ValueError(f"{name}: expected shape (batch, heads, tokens, channels), got {tuple(x.shape)}{more}")
 
 
 def _is_causal(gpa: GPA) -> bool:

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from gpa_nd.checks import check_integers, check_tensor
+from gpa_nd.ops.asked import partition_of
 from gpa_nd.partition import Partition
 
 Shape = Sequence[int]
@@ -91,7 +92,7 @@ class Downsampler(ABC):
             ValueError: too few axes, or a shape that the geometry does not have.
         """
         shape = element_shape(x, self.num_axes)
-        coarse = self.groups(shape).to(x.device).mean(flatten_elements(x, self.num_axes))
+        coarse = partition_of(self.groups, shape).to(x.device).mean(flatten_elements(x, self.num_axes))
         return torch.unflatten(coarse, -2, self.coarse_shape(shape))
 
 
@@ -139,7 +140,7 @@ class IndexUpsampler(ABC):
         check_integers("index", index)
         if index.ndim < 1:
             raise ValueError("index: expected shape (..., r), got a single number")
-        members = self.members(shape).to(index.device)
+        members = partition_of(self.members, shape).to(index.device)
         if index.numel() and not (-1 <= int(index.min()) and int(index.max()) < len(members)):
             raise ValueError(
                 f"index: expected coarse elements −1 … {len(members) - 1}, got {int(index.min())} … {int(index.max())}"
@@ -165,7 +166,7 @@ class GroupUpsampler(IndexUpsampler):
 
 def packed(make: Callable[[Shape], Partition], shapes: Sequence[Shape]) -> Partition:
     """Several structures side by side, of which those of one shape are made once."""
-    made = {shape: make(shape) for shape in set(map(tuple, shapes))}
+    made = {shape: partition_of(make, shape) for shape in set(map(tuple, shapes))}
     return Partition.concat([made[tuple(shape)] for shape in shapes], [prod(shape) for shape in shapes])
 
 

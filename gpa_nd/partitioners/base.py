@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor
 
+from gpa_nd.ops.asked import partition_of
 from gpa_nd.ops.base import Shape, element_shape, flatten_elements, packed
 from gpa_nd.partition import Partition
 
@@ -65,7 +66,7 @@ class Partitioner(ABC):
         Raises:
             ValueError: too few axes, or a shape that the geometry does not have.
         """
-        cells = self.cells(element_shape(x, self.num_axes)).to(x.device)
+        cells = partition_of(self.cells, element_shape(x, self.num_axes)).to(x.device)
         return cells.split(flatten_elements(x, self.num_axes))
 
     def compose(
@@ -85,4 +86,4 @@ class Partitioner(ABC):
         """
         if not cells:
             raise ValueError("cells: expected at least one")
-        return torch.unflatten(self.cells(shape).to(cells[0].device).join(cells), -2, tuple(shape))
+        return torch.unflatten(partition_of(self.cells, shape).to(cells[0].device).join(cells), -2, tuple(shape))

@@ -48,7 +48,7 @@ def token_attention(config: Any, gpa: GPA, *, image_size: tuple[int, int] | None
     if kind not in LEADING and kind not in SEQUENCES:
         raise ValueError(
             f"config: expected that of {', '.join([*LEADING, *SEQUENCES])}, got {kind}; for another model make a "
-            f"gpa_nd.nn.TokenAttention with its grid"
+            f"gpa_nd.nn.TokenAttention with its grid, which for text is lambda n: (n,)"
         )
     if image_size is not None:
         _check_image_size(image_size, kind)

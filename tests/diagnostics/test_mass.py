@@ -34,6 +34,7 @@ def test_it_is_the_dense_softmax_on_the_selected_keys(case, monkeypatch, pairs):
     weights, kept = dense_mass(q, k, layout, relevant, torch.ones(q.shape[2], k.shape[2], dtype=torch.bool))
     found = captured_mass(q, k, layout, relevant)
     assert (found.captured - (weights * kept).sum(-1)).abs().max() < 1e-12
+    assert (found.share - kept.double().mean(-1)).abs().max() < 1e-7
     assert found.queries.equal(torch.arange(q.shape[2]))
 
 
@@ -48,6 +49,17 @@ def test_what_is_not_seen_has_no_mass(row):
     expected = (weights * kept).sum(-1)  # NaN where nothing is seen
     found = captured_mass(q, k, layout, relevant, **settings)
     torch.testing.assert_close(found.captured, expected, rtol=0, atol=1e-12, equal_nan=True)
+    evenly = (weights > 0) / (weights > 0).sum(-1, keepdim=True)
+    torch.testing.assert_close(found.share, (evenly * kept).sum(-1).double(), rtol=0, atol=1e-6, equal_nan=True)
+
+
+def test_it_says_of_how_many_keys_it_is_the_mass():
+    layout = gpa_nd.audio(downsample=2, cells=2, kappa=1).layout((8,), (8,))
+    x = torch.eye(4).repeat_interleave(2, 0)[None, None] * 3
+    found = captured_mass(x, x, layout, torch.tensor([[[[0, 1], [2, 3]]]]))
+    assert found.mean_share == 0.5
+    assert str(found) == "97.8% captured in 50.00% of the keys, 97.8% at best: 100.0% of it"
+    assert repr(found) == f"<{found}, of 8 queries>"
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)

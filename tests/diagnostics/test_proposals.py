@@ -6,7 +6,10 @@ import pytest
 import torch
 
 import gpa_nd
+from gpa_nd import GPA
 from gpa_nd.diagnostics import captured_mass, cost, propose_capturing, propose_within
+from gpa_nd.ops import GridDownsampler
+from gpa_nd.partitioners import GridPartitioner
 from gpa_nd.selection import SoftTopK
 
 PLACES = torch.arange(512) / 8
@@ -37,6 +40,25 @@ def test_a_budget_is_kept_and_more_keys_would_break_it(name):
         assert more.total.multiply_adds > budget or more.keys_per_query > more.visible_per_query / 3
     keys = [proposal.cost.keys_per_query for proposal in found]
     assert keys == sorted(keys, reverse=True)
+
+
+def test_videos_are_offered_groups_and_cells_of_single_frames():
+    shape, causal = (6, 16, 24), partial(gpa_nd.video, causal=(True, False, False))
+    found = propose_within(gpa_nd.video, shape, channels=16, multiply_adds=40e6)
+    assert {(1, 4, 4), (2, 4, 4), 2, 4} <= {proposal.downsample for proposal in found}
+    frames = propose_within(causal, shape, channels=16, multiply_adds=10e6)  # too little for groups of several frames
+    assert all(proposal.downsample[0] == 1 and proposal.cells[0] == 6 for proposal in frames)
+
+
+def test_any_function_of_the_settings_makes_one_for_two_structures():
+    def listening(downsample, cells, kappa):
+        groups = GridDownsampler(downsample)
+        return GPA(GridPartitioner(cells), groups, key_downsampler=GridDownsampler(16), kappa=kappa)
+
+    found = propose_within(listening, (32, 32), (4000,), channels=16, multiply_adds=10e6)
+    assert all(proposal.cost.keys == 4000 for proposal in found)
+    captured = propose_capturing(listening, torch.randn(1, 1, 32, 32, 8), torch.randn(1, 1, 4000, 8), 0.2)
+    assert captured[0].mass.mean >= 0.2
 
 
 @pytest.mark.parametrize("mass", [0.5, 0.9])
@@ -104,21 +126,47 @@ def test_the_module_of_a_proposal_is_that_of_its_settings():
         (
             lambda: propose_within(gpa_nd.audio, (4096,), channels=4, memory=10),
             ValueError,
-            r"memory: expected at least [\d,]+ \(.*iB\), got 10",
+            r"memory: expected at least [\d,]+ bytes = .*iB, the least of \d+ settings \(downsample=.*, cells=.*, "
+            r"kappa=\d+\), got 10 bytes = 10 B",
         ),
         (
             lambda: propose_within(gpa_nd.audio, (4096,), channels=4, multiply_adds=10),
             ValueError,
-            r"multiply_adds: expected at least [\d,]+ \(.*\), got 10",
+            r"multiply_adds: expected at least [\d,]+ multiply-adds = .*kappa=1\), got 10 multiply-adds = 10",
         ),
-        (lambda: propose_within(gpa_nd.audio, (3,), channels=4, memory=1e9), ValueError, "query_shape: .* too small"),
+        (
+            lambda: propose_within(gpa_nd.image, (64, 64), channels=16, multiply_adds=5e6, memory=650e3),
+            ValueError,
+            r"memory, multiply_adds: expected what one setting keeps within, and more than [\d,]+ bytes = .* and "
+            r"[\d,]+ multiply-adds = .*; got 650,000 bytes = 635 KiB and 5,000,000 multiply-adds = 5 M",
+        ),
+        (
+            lambda: propose_within(gpa_nd.audio, (64,), channels=4, memory=float("nan")),
+            ValueError,
+            "memory: expected a finite number above 0, got nan",
+        ),
+        (
+            lambda: propose_within(gpa_nd.audio, 3000, channels=4, memory=1e9),
+            TypeError,
+            r"query_shape: expected a tuple of ints, such as \(256, 256\), got 3000",
+        ),
+        (
+            lambda: propose_within(gpa_nd.video, (16, 64, 64), 3000, channels=4, memory=1e9),
+            TypeError,
+            "key_shape: expected a tuple of ints, got 3000",
+        ),
+        (
+            lambda: propose_within(gpa_nd.audio, (3,), channels=4, memory=1e9),
+            ValueError,
+            r"query_shape: expected one large enough for groups to choose from, got \(3,\); dense attention serves it",
+        ),
         (lambda: propose_capturing(gpa_nd.audio, PHASES, PHASES, 0), ValueError, "mass: expected a number above 0"),
         (lambda: propose_capturing(gpa_nd.audio, PHASES, PHASES, 1.1), ValueError, "and at most 1, got 1.1"),
         (lambda: propose_capturing(gpa_nd.audio, PHASES, PHASES, True), TypeError, "mass: expected a number, got True"),
         (
             lambda: propose_capturing(gpa_nd.audio, PHASES * 0, PHASES * 0, 1),
             ValueError,
-            r"mass: expected at most 0\.\d+, the most that a setting captures, got 1",
+            r"mass: expected at most 0\.\d+, the most that a setting captures \(downsample=.*\), got 1",
         ),
         (
             lambda: propose_capturing(gpa_nd.audio, PHASES, PHASES, 0.5, queries=0),

@@ -422,6 +422,10 @@ def an_error_in_one_process_is_an_error_in_all(groups: dict[int, Any]) -> None:
         attention(good, good, good, key_mask=torch.ones(1, good.shape[2], dtype=torch.bool) if rank == 2 else None)
     with pytest.raises(ValueError, match=r"x: expected \[.*\] rows along the first axis"):
         attention.unshard(good[:, :, rank // 2 :])
+    with pytest.raises(
+        ValueError, match=r"q: expected \[.*\] rows .*, got \[61, 61, 61, 61\]; ContextParallel.shard cuts"
+    ):
+        attention(*[torch.randn(1, 2, 61, 4)] * 3)  # the whole in every process
     attention(good, good, good)  # and nobody waits for anybody
 
 

@@ -122,6 +122,11 @@ x = torch.zeros(1, 1, 8, 8, 4)
 EDGES = torch.tensor([[0, 1], [1, 2]])
 
 
+def test_keys_have_the_shape_of_queries_if_nothing_else_is_said():
+    gpa = gpa_nd.image(downsample=2, cells=2, kappa=1)
+    assert gpa.layout((8, 6)) is gpa.layout((8, 6), (8, 6))
+
+
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
@@ -176,6 +181,11 @@ EDGES = torch.tensor([[0, 1], [1, 2]])
             r"downsampler: does not fit .*labels: they are for shape \(2,\), got one of shape \(8,\)",
         ),
         (lambda: gpa_nd.image()(x[0], x[0], x[0]), ValueError, "sizes without batch, heads and channels"),
+        (
+            lambda: gpa_nd.image()(x, x, x, attn_mask=torch.ones(64, 64, dtype=torch.bool)),
+            ValueError,
+            "attn_mask: expected None, got Tensor; which keys are seen goes to key_mask=, .* key_bias=; causal=True",
+        ),
         (lambda: GPA(CUT, DOWN, kappa=1).layout(8, (8, 8)), TypeError, "query_shape: expected a tuple of ints, got 8"),
         (lambda: gpa_nd.image(downsample=(4, 4, 4)), ValueError, "downsample: expected 2 numbers, one for each axis"),
         (lambda: gpa_nd.audio(cells=0), ValueError, "cells: expected numbers of at least 1, got 0"),

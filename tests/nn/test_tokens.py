@@ -334,6 +334,41 @@ def causal_call(**call):
             ValueError,
             "attn_mask: expected one row for all heads, or one for each of 2 that key has, got 4",
         ),
+        (
+            lambda: TokenAttention(image(), (4, 4))(*(x[0] for x in tokens(16))),
+            ValueError,
+            r"query: expected shape \(batch, heads, tokens, channels\), got \(",
+        ),
+        (
+            lambda: TokenAttention(image(), (4, 4))(*(x.unflatten(2, (4, 4)) for x in tokens(16))),
+            ValueError,
+            "query: expected shape .*, got .*; tokens that lie on axes of their own go to the GPA itself, or x.flatten",
+        ),
+        (
+            lambda: TokenAttention(image(), (4, 4)).layout(tokens(16)[0], tokens(16)[1][0]),
+            ValueError,
+            r"key: expected shape \(batch, heads, tokens, channels\), got \(",
+        ),
+        (
+            lambda: TokenAttention(image(), (4, 4)).on_grid(tokens(16)[0].transpose(1, 2)),
+            ValueError,
+            r"query: expected 16 tokens, those of the grid \(4, 4\), got .*; its heads stand after its tokens: x.trans",
+        ),
+        (
+            lambda: TokenAttention(image(), (4, 2, 2)),
+            ValueError,
+            r"grid: expected 2 axes, as GridPartitioner\(.*\) of the GPA has, got \(4, 2, 2\)",
+        ),
+        (
+            lambda: TokenAttention(image(), lambda n: (n,))(*tokens(16)),
+            ValueError,
+            r"grid: expected 2 axes, as GridPartitioner\(.*\) of the GPA has, got \(16,\)",
+        ),
+        (
+            lambda: TokenAttention(image(), (4, 4), key_grid=(16,)),
+            ValueError,
+            r"key_grid: expected 2 axes, as GridDownsampler\(.*\) of the GPA has, got \(16,\)",
+        ),
         (lambda: TokenAttention(image(), (4, 4))(1, 2, 3), TypeError, "query: expected a tensor, got int"),
         (
             lambda: TokenAttention(image(), lambda n: n)(*tokens(16)),

@@ -236,6 +236,16 @@ def after_a_cache():
             "config: expected that of .*vit.*, got bert; for another model make a gpa_nd.nn.TokenAttention",
         ),
         (
+            lambda: token_attention(transformers.ViTConfig(), gpa_nd.audio()),
+            ValueError,
+            r"grid: expected 1 axes, as GridPartitioner\(.*\) of the GPA has, got \(14, 14\)",
+        ),
+        (
+            lambda: token_attention(transformers.VideoMAEConfig(), image()),
+            ValueError,
+            r"grid: expected 2 axes, as GridPartitioner\(.*\) of the GPA has, got \(8, 14, 14\)",
+        ),
+        (
             lambda: token_attention(transformers.Wav2Vec2Config(), sequence(), image_size=(4, 4)),
             ValueError,
             "image_size: expected None for wav2vec2, which has no images",
