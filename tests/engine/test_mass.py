@@ -35,3 +35,9 @@ def test_no_block_of_cells_holds_more_than_there_is_room_for(largest_tensor, mon
         found = log_mass(q, k, layout, candidates, None, 0.5, "dot", pool)
     assert found.equal(expected)
     assert largest.numel <= 6000
+
+
+def test_an_empty_batch_has_no_masses():
+    layout = gpa_nd.audio(downsample=2, cells=2, kappa=1).layout((128,), (128,))
+    q, candidates = torch.randn(0, 1, 128, 4), torch.zeros(0, 1, 2, 3, dtype=torch.int64)
+    assert log_mass(q, q, layout, candidates, None, 0.5, "dot", pool).shape == candidates.shape

@@ -6,6 +6,7 @@ from importlib.util import find_spec
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import gpa_nd
 from gpa_nd import GPA, attend, gpa_attention, select_keys
@@ -140,6 +141,23 @@ def test_shapes_are_known_without_data():
     gpa = image()
     q, k, v = (x.to("meta") for x in tokens())
     assert gpa(q, k, v[..., :5]).shape == (2, 2, 10, 13, 5)
+
+
+@pytest.mark.parametrize("mass", [None, 0.7])
+@pytest.mark.parametrize("kappa", [2, 99])
+@pytest.mark.parametrize("ranking", ["mean", "rerank"])
+@pytest.mark.parametrize("backend", FAST)
+def test_shapes_of_a_selection_are_known_without_data(backend, ranking, kappa, mass):
+    layout = image(ranking=ranking).layout((5, 6), (5, 6))
+    q, k, _ = flat(few_tokens(heads=2))
+
+    def run(q, k):
+        return select_keys(q, k, layout, kappa=kappa, ranking=ranking, mass=mass, backend=backend)
+
+    found = run(q, k)
+    with FakeTensorMode(allow_non_fake_inputs=True) as fake:
+        known = run(*(fake.from_tensor(x) for x in (q, k)))
+    assert (known.shape, known.dtype) == (found.shape, found.dtype)
 
 
 @pytest.mark.parametrize("causal", [False, True])

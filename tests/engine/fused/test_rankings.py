@@ -42,6 +42,17 @@ def test_the_reference_s_keys_are_chosen(row, ranking, mass):
     assert one.equal(other)
 
 
+@pytest.mark.parametrize("scale", [4.0, 0.0, -1.0])
+def test_candidates_are_ranked_with_any_scale(scale):
+    layout = gpa_nd.audio(4, 4, 1, ranking="rerank").layout((64,), (64,))
+    q, k = torch.randn(2, 1, 2, 64, 16, generator=torch.Generator().manual_seed(0)).to(DEVICE)
+    one, other = (
+        select_keys(q, k, layout.to(DEVICE), kappa=3, scale=scale, ranking="rerank", backend=backend)
+        for backend in ("triton", "reference")
+    )
+    assert one.equal(other)
+
+
 def test_bad_input_of_more_parts_than_the_kernels_number_is_refused():
     layout = gpa_nd.audio(4, 2, 1, ranking="rerank").layout((16,), (16,)).second_look
     q = torch.zeros(1, 1, 1, 16).expand(1, 1, 2**23 + 1, 16)

@@ -444,6 +444,7 @@ def test_few_cells_share_a_tile_where_many_sums_could_not_be_held():
     assert sum_tile_of(tile, largest=1, keys=2**20).rows == 16
     assert sum_tile_of(tile, largest=64, keys=2**24).rows == 64
     assert sum_tile_of(tile, largest=4, keys=2**27).rows == 16
+    assert sum_tile_of(tile, largest=4, keys=2**20) == Tile(64, 64, 4, 2)
 
 
 def test_pool_tiles_hold_all_channels():
