@@ -11,9 +11,9 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from gpa_nd.engine.blocked.blocks import Block, CellBlocks, Scratch, column_sums, hide, possible, softmax
-from gpa_nd.engine.blocked.distances import squared_distances
 from gpa_nd.engine.blocked.largest import largest
 from gpa_nd.engine.blocked.spans import Span, plan
+from gpa_nd.engine.distances import squared_distances
 from gpa_nd.engine.rankings import Spread, gain, length
 from gpa_nd.partition import Partition
 

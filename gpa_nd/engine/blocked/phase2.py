@@ -10,10 +10,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from gpa_nd.engine.blocked.blocks import Block, CellBlocks, Scratch, all_finite, hide, limit, possible, softmax
-from gpa_nd.engine.blocked.distances import squared_distances
 from gpa_nd.engine.blocked.members import Members
 from gpa_nd.engine.blocked.positions import Positions
 from gpa_nd.engine.blocked.widths import widths
+from gpa_nd.engine.distances import distance_gradients, squared_distances
 from gpa_nd.engine.precision import wide
 from gpa_nd.partition import Partition, add_rows
 
@@ -176,11 +176,10 @@ class Phase2:
                 if self.affinity == "dot":
                     dq_rows = torch.bmm(dscores, keys.k, out=self.room("dq", queries.q.shape, self.dtype))
                     dk_rows.baddbmm_(dscores.mT, queries.q)
-                else:  # differences to a point nearby: far from the origin, those of the sums would be wrong
-                    nearby = queries.q.mean(1, keepdim=True)
-                    q, k = queries.q - nearby, keys.k - nearby
-                    dq_rows = 2 * (dscores @ k - q * dscores.sum(2, keepdim=True))
-                    dk_rows += 2 * self.scale * (dscores.mT @ q - k * dscores.sum(1)[..., None])
+                else:
+                    dq_rows, from_here = distance_gradients(dscores, queries.q, keys.k)
+                    dq_rows.neg_()
+                    dk_rows -= self.scale * from_here
                 dq.index_copy_(0, queries.row.flatten(), dq_rows.mul_(self.scale).flatten(0, 1).to(dq.dtype))
             add_rows(dk, keys.row.flatten(), dk_rows.flatten(0, 1))
             add_rows(dv, keys.row.flatten(), dv_rows.flatten(0, 1))
