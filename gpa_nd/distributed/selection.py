@@ -13,7 +13,7 @@ from gpa_nd.distributed.coarse import CoarseKeys
 from gpa_nd.distributed.peers import Peers
 from gpa_nd.distributed.share import Parts, Share
 from gpa_nd.engine.bias import hide
-from gpa_nd.engine.phase1 import CANDIDATES, Keys, Phase1, always_on, kept_keys, pool, select
+from gpa_nd.engine.phase1 import CANDIDATES, Keys, Phase1Steps, always_on, kept_keys, pool, select
 from gpa_nd.engine.precision import wide
 from gpa_nd.engine.rankings import as_long_as_keys
 from gpa_nd.engine.rules import Rule
@@ -26,7 +26,7 @@ def select_keys(
     bias: Float[Tensor, "b h_k n_k"] | None,
     share: Share,
     rules: tuple[Rule, ...],
-    backend: Phase1,
+    backend: Phase1Steps,
     peers: Peers,
 ) -> Int[Tensor, "b h m chosen"]:
     """The relevant coarse keys of one's own cells, by their numbers in the layout, as :func:`.phase1.select` has them.
@@ -83,7 +83,7 @@ def _ranked(
     layout: Layout,
     candidates: Int[Tensor, "b h m r"] | None,
     rule: Rule,
-    backend: Phase1,
+    backend: Phase1Steps,
 ) -> Int[Tensor, "b h m kappa"]:
     """The best of pooled keys that are not always on."""
     if not len(layout.query_cells):

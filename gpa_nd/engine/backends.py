@@ -14,7 +14,7 @@ from gpa_nd.engine.bias import hide
 from gpa_nd.engine.choice import Affinity, Backend, Chosen, Unselected, choose
 from gpa_nd.engine.fill import Rest
 from gpa_nd.engine.infinity import infinity_to_nan
-from gpa_nd.engine.phase1 import Phase1, select
+from gpa_nd.engine.phase1 import Phase1Steps, select
 from gpa_nd.engine.pooling import mean, pooling
 from gpa_nd.engine.precision import own_precision
 from gpa_nd.engine.rules import Rule
@@ -91,7 +91,7 @@ def attended(
         return rest.beside(*results, q, scale, affinity)
 
 
-def phase1_of(chosen: Chosen, scale: float, affinity: Affinity) -> Phase1:
+def phase1_of(chosen: Chosen, scale: float, affinity: Affinity) -> Phase1Steps:
     """What this backend does of Phase 1."""
     match chosen:
         case "reference":
@@ -105,9 +105,9 @@ def phase1_of(chosen: Chosen, scale: float, affinity: Affinity) -> Phase1:
                 with own_precision(q):
                     return reference.select_by_members(q, k, layout, kappa, scale, affinity, *rest[:-1])
 
-            return Phase1(pooling(chosen), rank, rank_by_members)
+            return Phase1Steps(pooling(chosen), rank, rank_by_members)
         case "torch":
-            return Phase1(
+            return Phase1Steps(
                 pooling(chosen),
                 lambda q, k, layout, kappa, *rest: blocked.select_keys(q, k, layout, kappa, scale, affinity, *rest),
                 lambda q, k, layout, kappa, *rest: blocked.select_by_members(
@@ -117,7 +117,7 @@ def phase1_of(chosen: Chosen, scale: float, affinity: Affinity) -> Phase1:
         case "triton":
             from gpa_nd.engine import fused
 
-            return Phase1(
+            return Phase1Steps(
                 mean,
                 lambda q, k, layout, kappa, bias, candidates, _, wants_sums: fused.select_keys(
                     q, k, layout, kappa, scale, bias, candidates, wants_sums
@@ -127,7 +127,7 @@ def phase1_of(chosen: Chosen, scale: float, affinity: Affinity) -> Phase1:
         case "portable":
             from gpa_nd.engine import portable
 
-            return Phase1(
+            return Phase1Steps(
                 pooling(chosen),
                 lambda q, k, layout, kappa, *rest: portable.select_keys(
                     q, k, layout, kappa, scale, affinity, *rest[:-1]

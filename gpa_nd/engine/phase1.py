@@ -28,7 +28,7 @@ Ranked = tuple[Int[Tensor, "b h m kappa"], Float[Tensor, "b h m kappa"] | None]
 
 
 @dataclass(frozen=True)
-class Phase1:
+class Phase1Steps:
     """What a backend does of Phase 1.
 
     Attributes:
@@ -57,7 +57,7 @@ class Keys:
 
     k: Tensor
     bias: Tensor | None
-    backend: Phase1
+    backend: Phase1Steps
 
     def pooled(self, groups: Partition) -> KeyGroups:
         """Means over the visible keys of each group."""
@@ -123,7 +123,7 @@ class KeyGroups:
 class Queries:
     """Queries pooled over what the rankings compare, each when it is first asked for."""
 
-    def __init__(self, q: Tensor, layout: Layout, backend: Phase1) -> None:
+    def __init__(self, q: Tensor, layout: Layout, backend: Phase1Steps) -> None:
         self.q, self.layout, self.backend = q, layout, backend
         self._groups: Tensor | None = None  # not a cached property, whose lock a compiler cannot trace
         self._parts: Tensor | None = None
@@ -150,7 +150,7 @@ def select(
     layout: Layout,
     rules: tuple[Rule, ...],
     bias: Tensor | None,
-    backend: Phase1,
+    backend: Phase1Steps,
 ) -> Int[Tensor, "b h m chosen"]:
     """The relevant coarse keys of every cell: those that are ranked best, then those that are always on.
 
@@ -261,7 +261,7 @@ def kept_keys(
     return kept.gather(-1, last.argsort(dim=-1))[..., : min(rule.kappa, len(layout.key_groups))]
 
 
-def pool(backend: Phase1, x: Float[Tensor, "b h n c"], groups: Partition) -> Float[Tensor, "b h n_low c"]:
+def pool(backend: Phase1Steps, x: Float[Tensor, "b h n c"], groups: Partition) -> Float[Tensor, "b h n_low c"]:
     """Means; of single elements, these themselves."""
     return x.index_select(2, groups.order) if len(groups) == groups.num_elements else backend.pool(x, groups)
 

@@ -39,7 +39,7 @@ def pool(
     return low
 
 
-def singles(x: Tensor) -> Groups:
+def groups_of_one(x: Tensor) -> Groups:
     """Every element as a group of its own."""
     places = torch.arange(x.shape[2] + 1, device=x.device)
     return Groups(places[:-1], places, 1)

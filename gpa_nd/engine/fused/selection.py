@@ -15,7 +15,7 @@ from gpa_nd.engine.fused.best import Best
 from gpa_nd.engine.fused.candidate_ranking import rank_candidates
 from gpa_nd.engine.fused.groups import Groups
 from gpa_nd.engine.fused.launch import chip_of
-from gpa_nd.engine.fused.pooling import padded, pool, singles
+from gpa_nd.engine.fused.pooling import groups_of_one, padded, pool
 from gpa_nd.engine.fused.ranking import rank
 from gpa_nd.engine.fused.scores import Scores
 from gpa_nd.engine.fused.selection_tiles import tile_of
@@ -177,13 +177,13 @@ def fused_select_by_members(
             raise ValueError(f"{name}: backend 'triton' takes up to {MOST_PARTS:,} parts of groups, got {count:,}")
     cells, chip, c = Groups(cell_order, cell_offsets, largest_cell), chip_of(q.device), q.shape[-1]
     tile = tile_of(c, q.dtype, chip)
-    q_low = pool(q, singles(q), chip, len(cell_order), cell_order)
+    q_low = pool(q, groups_of_one(q), chip, len(cell_order), cell_order)
     if scale <= 0:  # the kernels multiply by what is above zero
         q_low *= -1 if scale < 0 else 0
     stored = triton.cdiv(k.shape[2], tile.keys) * tile.keys
     scores = Scores(
         q_low=q_low,
-        k_low=pool(k, singles(k), chip, stored),
+        k_low=pool(k, groups_of_one(k), chip, stored),
         keys=k.shape[2],
         channels=c,
         cells=cells,
