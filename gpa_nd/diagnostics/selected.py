@@ -156,5 +156,7 @@ def _selected(
         return Selected(relevant, (relevant >= 0).to(torch.float32), layout)
     rules = rules_of(check_kappa(gpa.kappa, layout), gpa.ranking, gpa.mass, gpa.affinity)
     bias = key_bias_of(key_mask, key_bias, k)
-    relevant, logits = weighed_keys(q, k, layout, rules, bias, gpa.selection, gpa.scale, gpa.backend)
+    relevant, logits = weighed_keys(
+        q, k, layout, rules, bias=bias, selection=gpa.selection, scale=gpa.scale, backend=gpa.backend
+    )
     return Selected(relevant, logits.exp().masked_fill(relevant < 0, 0), layout)

@@ -12,8 +12,8 @@ from torch.utils.checkpoint import checkpoint
 
 from gpa_nd.engine.bias import coarse_bias, hide
 from gpa_nd.engine.distances import squared_distances
-from gpa_nd.engine.phase1 import Pool
 from gpa_nd.engine.precision import own_precision, wide
+from gpa_nd.engine.steps import Pool
 from gpa_nd.layout import Layout
 from gpa_nd.partition import Partition
 
