@@ -10,7 +10,8 @@ from torch import Tensor
 
 from gpa_nd.distributed.peers import Peers
 from gpa_nd.distributed.together import Together
-from gpa_nd.engine.phase1 import Compared, KeyGroups
+from gpa_nd.engine.compared import Compared
+from gpa_nd.engine.phase1 import KeyGroups
 from gpa_nd.engine.rankings import Spread, as_long_as_keys
 
 

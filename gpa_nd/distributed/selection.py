@@ -13,7 +13,8 @@ from gpa_nd.distributed.coarse import CoarseKeys
 from gpa_nd.distributed.peers import Peers
 from gpa_nd.distributed.share import Parts, Share
 from gpa_nd.engine.bias import hide
-from gpa_nd.engine.phase1 import Keys, children_of, pool, ranked_again, select, with_always
+from gpa_nd.engine.compared import ranked_again
+from gpa_nd.engine.phase1 import Keys, children_of, pool, select, with_always
 from gpa_nd.engine.precision import wide
 from gpa_nd.engine.rankings import as_long_as_keys
 from gpa_nd.engine.rules import Rule
