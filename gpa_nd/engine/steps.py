@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -21,6 +21,7 @@ Ranked = tuple[Int[Tensor, "b h m kappa"], Float[Tensor, "b h _m _kappa"]]
 """The best coarse keys of each cell; and their sums of the softmax, if these were asked for."""
 
 
+@runtime_checkable
 class Rank(Protocol):
     """Lines 5–11: the best coarse keys of each cell, of keys that are pooled first."""
 
@@ -51,6 +52,7 @@ class Rank(Protocol):
         ...
 
 
+@runtime_checkable
 class RankByMembers(Protocol):
     """The best candidates of each cell, by the sum of the softmax over all keys under its candidates."""
 
