@@ -69,9 +69,13 @@ def main() -> None:
     """Build, look, and test."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nightly", action="store_true", help="every Python and every extra, which takes an hour")
-    parser.add_argument("--pythons", default=",".join(PYTHONS), help="with --nightly, some of them; may be empty")
-    parser.add_argument("--extras", default=",".join(EXTRAS), help="with --nightly, some of them; may be empty")
+    parser.add_argument("--pythons", help="with --nightly, these versions, which must be here; may be empty")
+    parser.add_argument("--extras", help="with --nightly, some of them; may be empty")
     options = parser.parse_args()
+    if not options.nightly and (options.pythons, options.extras) != (None, None):
+        parser.error("--pythons, --extras: expected beside --nightly, got them without it")
+    pythons = pythons_of(options.pythons) if options.nightly else {}
+    extras = extras_of(options.extras) if options.nightly else []
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         sdist, wheel = build(work)
@@ -80,10 +84,30 @@ def main() -> None:
         if not options.nightly:
             beside_installed(wheel, outside, work)
             return
-        for version in filter(None, options.pythons.split(",")):
-            with_python(version, wheel, outside, work)
-        for extra in filter(None, options.extras.split(",")):
+        for version, python in pythons.items():
+            with_python(version, python, wheel, outside, work)
+        for extra in extras:
             with_extra(extra, wheel, outside, work)
+
+
+def pythons_of(named: str | None) -> dict[str, Path]:
+    """Interpreters of the versions that are named, of which none may be missing; by default those that are found."""
+    versions = PYTHONS if named is None else list(filter(None, named.split(",")))
+    found = {version: python for version in versions if (python := find_python(version))}
+    missing = [version for version in versions if version not in found]
+    if named is not None and missing:
+        sys.exit(f"--pythons: expected versions on the path or kept by pyenv, got {', '.join(missing)}, not found")
+    for version in missing:
+        say(f"Python {version}: none is installed here")
+    return found
+
+
+def extras_of(named: str | None) -> list[str]:
+    """The extras that are named, or all."""
+    extras = list(EXTRAS) if named is None else list(filter(None, named.split(",")))
+    if unknown := [extra for extra in extras if extra not in EXTRAS]:
+        sys.exit(f"--extras: expected some of {', '.join(EXTRAS)}, got {', '.join(unknown)}")
+    return extras
 
 
 def say(text: str) -> None:
@@ -168,12 +192,8 @@ def beside_installed(wheel: Path, outside: Path, work: Path) -> None:
     run_tests(python, FEW_TESTS, outside, packages)
 
 
-def with_python(version: str, wheel: Path, outside: Path, work: Path) -> None:
+def with_python(version: str, python: Path, wheel: Path, outside: Path, work: Path) -> None:
     """All the library's tests with one Python, having imported everything with no more than what the wheel asks for."""
-    python = find_python(version)
-    if python is None:
-        say(f"Python {version}: none is installed here")
-        return
     say(f"Python {version}")
     try:
         python = new_environment(python, work / "python")

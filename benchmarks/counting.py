@@ -74,9 +74,9 @@ class Counted(TorchDispatchMode):
             self.add_tokens([low])
             return low
 
-        def ranking(*arguments: object) -> Phase1:
-            phase = phase1(*arguments)  # type: ignore[arg-type]
-            if isinstance(arguments[-1], Partition):
+        def ranking(*arguments: object, members: Partition | None = None, **settings: object) -> Phase1:
+            phase = phase1(*arguments, members=members, **settings)  # type: ignore[arg-type]
+            if members is not None:
                 self.add_tokens([phase.q, phase.k])
             return phase
 

@@ -4,7 +4,10 @@ import pytest
 import torch
 
 import gpa_nd
-from gpa_nd.always import AlwaysOn, GlobalElements
+from gpa_nd import GPA
+from gpa_nd.always import AlwaysOn, GlobalElements, GraphNeighbourhood, GridNeighbourhood
+from gpa_nd.ops import GraphDownsampler, GridDownsampler
+from gpa_nd.partitioners import GraphPartitioner, GridPartitioner
 
 
 class Rule(AlwaysOn):
@@ -51,6 +54,30 @@ def test_sinks_that_a_short_structure_lacks_are_left_out_there():
     assert layout.always.tolist() == [[0, 1, -1], [0, 1, -1], [2, 3, 4], [2, 3, 4]]
 
 
+def graph_attends_to_more_nodes() -> None:
+    near = GraphNeighbourhood(torch.tensor([[0], [1]]))
+    keys = GraphDownsampler(torch.tensor([0, 0, 1]))
+    gpa = GPA(
+        GraphPartitioner(torch.tensor([0])),
+        GraphDownsampler(torch.tensor([0, 0])),
+        key_downsampler=keys,
+        kappa=1,
+        always=[near],
+    )
+    gpa.layout((2,), (3,))
+
+
+def grid_attends_to_another_grid() -> None:
+    gpa = GPA(
+        GridPartitioner(2),
+        GridDownsampler(2),
+        key_downsampler=GridDownsampler((2,)),
+        kappa=1,
+        always=[GridNeighbourhood(1)],
+    )
+    gpa.layout((4, 4), (8,))
+
+
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
@@ -65,6 +92,26 @@ def test_sinks_that_a_short_structure_lacks_are_left_out_there():
             lambda: gpa_nd.audio(always=GlobalElements(torch.tensor([4]))),
             TypeError,
             "always: expected a sequence of them, got one GlobalElements",
+        ),
+        (lambda: GridNeighbourhood("2"), TypeError, "radius: expected an int or a tuple of ints, got '2'"),
+        (lambda: GridNeighbourhood(True), TypeError, "radius: expected an int or a tuple of ints, got True"),
+        (lambda: GridNeighbourhood(-1), ValueError, "radius: expected numbers of at least 0, got -1"),
+        (lambda: GridNeighbourhood(()), ValueError, r"radius: expected numbers of at least 0, got \(\)"),
+        (grid_attends_to_another_grid, ValueError, r"always: a grid neighbourhood expects .* as many axes, got shapes"),
+        (
+            lambda: GraphNeighbourhood(torch.zeros(3, dtype=torch.int64)),
+            ValueError,
+            r"edge_index: expected shape \(2, e\)",
+        ),
+        (
+            lambda: GraphNeighbourhood(torch.zeros(2, 3)),
+            TypeError,
+            "edge_index: expected an int64 or int32 tensor, got",
+        ),
+        (
+            graph_attends_to_more_nodes,
+            ValueError,
+            "always: a graph neighbourhood expects .* the same nodes, got 2 and 3",
         ),
     ],
 )

@@ -265,6 +265,11 @@ def test_structures_side_by_side_do_not_rank_for_each_other(backend):
             ValueError,
             "before: expected one tensor for each of 1 levels, got 0",
         ),
+        (
+            lambda: causal(gpa_nd.audio(2, 2).layout((8,), (8,)), torch.arange(8), torch.arange(8), [torch.arange(5)]),
+            ValueError,
+            r"before: expected shape \(2,\), one earlier cell for each, got \(5,\)",
+        ),
     ],
 )
 def test_bad_input_is_named(make, error, message):

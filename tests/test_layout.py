@@ -54,6 +54,7 @@ def test_layout_moves_as_a_whole():
         ),
         ({"key_ranges": torch.tensor([[0, 1], [1, 3]])}, ValueError, r"key_ranges: .*got \[1, 3\] for cell 1"),
         ({"key_ranges": torch.tensor([[1, 0], [0, 1]])}, ValueError, r"key_ranges: .*got \[1, 0\] for cell 0"),
+        ({"coarser": parts(0, 1)}, TypeError, "coarser: expected a Layout, got Partition"),
         ({"fine_cells": parts(0, 1)}, ValueError, "fine_cells: expected 2 cells of 3 queries, got 2 of 2"),
         ({"key_members": parts(0, 0, 1).to("meta")}, ValueError, "one device, got cpu and meta"),
         ({"key_groups": parts(0, 0, 1).to("meta")}, ValueError, "one device, got cpu and meta"),

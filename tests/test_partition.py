@@ -5,6 +5,9 @@ from hypothesis import strategies as st
 
 from gpa_nd import Partition, testing
 
+PAIRS = Partition.from_labels(torch.tensor([0, 0, 1, 1]))
+SOME = Partition.from_labels(torch.tensor([0, 1]), torch.tensor([0, 3]))
+
 
 @pytest.fixture
 def ragged():
@@ -171,8 +174,52 @@ def test_concat_of_sizes_that_do_not_fit(num_elements, message):
         Partition.concat([some, Partition.from_labels(torch.tensor([0, 0]))], num_elements)
 
 
-def test_concat_of_nothing_or_of_different_devices(ragged):
-    with pytest.raises(ValueError, match="parts: expected at least one"):
-        Partition.concat([])
-    with pytest.raises(ValueError, match="one device, got cpu and meta"):
-        Partition.concat([ragged, ragged.to("meta")])
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (
+            lambda: Partition.from_labels(torch.zeros(2, 2, dtype=torch.int64)),
+            ValueError,
+            r"labels: expected shape \(n,\)",
+        ),
+        (
+            lambda: Partition.from_labels(torch.zeros(2)),
+            TypeError,
+            "labels: expected an int64 or int32 tensor, got torch",
+        ),
+        (lambda: Partition.from_labels([0, 1]), TypeError, "labels: expected an int64 or int32 tensor, got list"),
+        (
+            lambda: Partition.from_labels(torch.tensor([0, -1])),
+            ValueError,
+            "labels: expected cell numbers from 0 on, got",
+        ),
+        (
+            lambda: Partition.from_labels(torch.tensor([0, 2, 2])),
+            ValueError,
+            "labels: expected every cell .* cell 1 has",
+        ),
+        (lambda: Partition.from_labels(torch.tensor([0, 7])), ValueError, "labels: 2 elements cannot fill 8 cells"),
+        (
+            lambda: Partition.from_labels(torch.tensor([0, 1]), torch.tensor([3, 3])),
+            ValueError,
+            "elements: expected distinct, ascending numbers from 0 on",
+        ),
+        (
+            lambda: Partition.from_labels(torch.tensor([0, 1]), torch.tensor([-1, 3])),
+            ValueError,
+            "elements: expected distinct, ascending numbers from 0 on",
+        ),
+        (lambda: Partition.concat([]), ValueError, "parts: expected at least one partition, got none"),
+        (
+            lambda: Partition.concat([PAIRS, PAIRS.to("meta")]),
+            ValueError,
+            "parts: expected all of them on one device, got cpu and meta",
+        ),
+        (lambda: Partition.from_labels(PAIRS.labels[:0]).join([]), ValueError, "cells: expected at least one; the"),
+        (lambda: SOME.mean(torch.zeros(4, 1)), ValueError, "mean and split: this partition leaves elements out"),
+        (lambda: PAIRS.mean("x"), TypeError, "x: expected a .*got str"),
+    ],
+)
+def test_bad_input_is_named(call, error, message):
+    with pytest.raises(error, match=f"^{message}"):
+        call()

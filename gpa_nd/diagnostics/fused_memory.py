@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from gpa_nd.diagnostics.blocked_work import INDEX, Phase, Sizes, looked_through, selected
 from gpa_nd.diagnostics.work import Work
-from gpa_nd.engine.phase1 import CANDIDATES
-from gpa_nd.engine.rules import Rule
+from gpa_nd.engine.rules import CANDIDATES, Rule
 from gpa_nd.layout import Layout
 from gpa_nd.partition import Partition
 
@@ -60,7 +59,7 @@ def _selection(layout: Layout, rules: tuple[Rule, ...], sizes: Sizes) -> int:
         above = max(above, kept + _selection(layout.coarser, rules[1:], sizes))
         columns = selected(layout.coarser, rules[1].kappa) * layout.children.shape[1]
         kept += 4 * sizes.rows * len(layout.query_cells) * columns * INDEX
-    if rule.ranking != "rerank" or rule.kappa >= layout.most_visible:
+    if not rule.looks_twice(layout.most_visible):
         return max(above, kept + _look(layout.rankers, keys, columns, rule.kappa, sizes))
     assert layout.first_look is not None
     assert layout.second_look is not None

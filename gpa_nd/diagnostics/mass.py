@@ -13,6 +13,7 @@ from gpa_nd.checks import check_integers
 from gpa_nd.engine import Affinity
 from gpa_nd.engine.arguments import check_choices, check_key_bias, check_relevant, check_tokens
 from gpa_nd.engine.bias import hide, key_bias_of
+from gpa_nd.engine.distances import squared_distances
 from gpa_nd.engine.precision import own_precision, wide
 from gpa_nd.engine.reference import softmax
 from gpa_nd.layout import Layout
@@ -222,7 +223,7 @@ class _Dense:
         q, k = q.to(wide(q.dtype)), k.to(wide(k.dtype))
         if self.affinity == "dot":
             return q @ k.mT * self.scale
-        return torch.cdist(q, k, compute_mode="donot_use_mm_for_euclid_dist").square_() * -self.scale
+        return squared_distances(q, k) * -self.scale
 
     def _reach(self, cells: Int[Tensor, " p"]) -> Bool[Tensor, "p n_k_low"] | None:
         """The coarse keys of which queries of these cells may see elements: those in range, and those always on."""

@@ -13,8 +13,7 @@ from gpa_nd.engine.blocked.blocks import CellBlocks, limit_on
 from gpa_nd.engine.blocked.largest import FEW, STRIDE
 from gpa_nd.engine.blocked.phase1 import ROWS_AT_ONCE
 from gpa_nd.engine.blocked.spans import Apart, Span, plan
-from gpa_nd.engine.phase1 import CANDIDATES
-from gpa_nd.engine.rules import Rule
+from gpa_nd.engine.rules import CANDIDATES, Rule
 from gpa_nd.layout import Layout
 from gpa_nd.partition import Partition
 
@@ -28,7 +27,7 @@ def phase1(layout: Layout, rules: tuple[Rule, ...], sizes: Sizes) -> Phase:
     else:
         columns = None
         steps.keep(means(layout.key_groups, sizes.key_rows, sizes))
-        twice = rule.ranking == "rerank" and rule.kappa < layout.most_visible
+        twice = rule.looks_twice(layout.most_visible)
         if layout.coarser is not None or not twice or not layout.by_parts:
             steps.keep(means(layout.query_groups, sizes.rows, sizes))
         if layout.coarser is not None and layout.children is not None:

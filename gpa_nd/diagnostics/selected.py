@@ -193,5 +193,7 @@ def _selected(called: Called) -> Selected:
         return Selected(relevant, (relevant >= 0).to(torch.float32), layout)
     rules = rules_of(check_kappa(gpa.kappa, layout), gpa.ranking, gpa.mass, gpa.affinity)
     bias = key_bias_of(called.key_mask, called.key_bias, k)
-    relevant, logits = weighed_keys(q, k, layout, rules, bias, gpa.selection, gpa.scale, gpa.backend)
+    relevant, logits = weighed_keys(
+        q, k, layout, rules, bias=bias, selection=gpa.selection, scale=gpa.scale, backend=gpa.backend
+    )
     return Selected(relevant, logits.exp().masked_fill(relevant < 0, 0), layout)

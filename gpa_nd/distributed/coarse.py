@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gpa_nd.distributed.peers import Peers
 from gpa_nd.distributed.together import Together
-from gpa_nd.engine.bias import CoarseBias
+from gpa_nd.engine.compared import Compared
 from gpa_nd.engine.phase1 import KeyGroups
 from gpa_nd.engine.rankings import Spread, as_long_as_keys
 
@@ -21,15 +21,11 @@ class CoarseKeys:
 
     Attributes:
         means: (B, H_k, n_k', c) of visible keys.
-        compared: these as the ranking takes them, which may make them longer.
-        added: (B, H_k, n_k') what is added to their affinities; None for nothing.
-        spread: how much the keys of a group differ, for ``ranking="moments"``.
+        compared: these as the ranking takes them.
     """
 
     means: Float[Tensor, "b h_k n_k_low c"]
-    compared: Float[Tensor, "b h_k n_k_low c"]
-    added: Float[Tensor, "b h_k n_k_low"] | None
-    spread: Spread | None
+    compared: Compared
 
     @classmethod
     def of(
@@ -64,14 +60,9 @@ class CoarseKeys:
         if beside:
             stacked = torch.stack(tuple(beside.values()), dim=-1)
             beside = dict(zip(beside, together.gather(stacked[:, :, :own], peers).unbind(-1), strict=True))
-        return cls(
-            means,
+        compared = Compared(
             as_long_as_keys(means, beside["squares"]) if longer else means,
             beside.get("added"),
             Spread(beside["deviation"], beside["log_size"]) if spread else None,
         )
-
-    @property
-    def bias(self) -> CoarseBias | None:
-        """What is added to affinities of keys that are pooled already."""
-        return None if self.added is None else CoarseBias(self.added, torch.ones_like(self.added))
+        return cls(means, compared)

@@ -77,9 +77,13 @@ class ContextParallel(nn.Module):
         if not isinstance(gpa, GPA):
             raise TypeError(f"gpa: expected a GPA, got {type(gpa).__name__}")
         if gpa.selection is not None:
-            raise NotImplementedError(f"selection: context parallelism has none that learns yet, got {gpa.selection}")
+            raise NotImplementedError(
+                f"selection: expected None, the hard selection that context parallelism has, got {gpa.selection}"
+            )
         if gpa.unselected != "ignored":
-            raise NotImplementedError(f"unselected: context parallelism has 'ignored' only, got {gpa.unselected!r}")
+            raise NotImplementedError(
+                f"unselected: expected 'ignored', which is all that context parallelism has, got {gpa.unselected!r}"
+            )
         self.gpa = gpa
         self.peers = Peers(group)
         self.traffic: Traffic | None = None

@@ -91,7 +91,8 @@ def select_keys(
     check_ranking(ranking, affinity, mass, layout)
     check_key_bias(key_mask, key_bias, k)
     rules = rules_of(kappas, ranking, mass, affinity)
-    return ranked_keys(q, k, layout, rules, key_bias_of(key_mask, key_bias, k), scale, backend)
+    bias = key_bias_of(key_mask, key_bias, k)
+    return ranked_keys(q, k, layout, rules, bias=bias, scale=scale, backend=backend)
 
 
 def attend(
@@ -153,7 +154,10 @@ def attend(
     if logits is not None:  # a logit of −∞ removes the key, also where it is the only one
         removed = logits.isneginf()
         relevant, logits = relevant.masked_fill(removed & (relevant >= 0), -1), logits.masked_fill(removed, 0)
-    return attended(q, k, v, layout, relevant, logits, key_bias_of(key_mask, key_bias, k), scale, affinity, backend)
+    bias = key_bias_of(key_mask, key_bias, k)
+    return attended(
+        q, k, v, layout, relevant, logits=logits, bias=bias, scale=scale, affinity=affinity, backend=backend
+    )
 
 
 def gpa_attention(
@@ -228,12 +232,14 @@ def gpa_attention(
     check_selection(selection, kappas[0])
     check_unselected(unselected)
     bias = key_bias_of(key_mask, key_bias, k)
-    rules = rules_of(kappas, ranking, mass, affinity)
+    inputs = q, k, v, layout, rules_of(kappas, ranking, mass, affinity)
     if selection is not None and not is_empty(q, k):
-        soft = attend_softly(q, k, v, layout, rules, bias, selection, unselected, scale, backend)
+        soft = attend_softly(
+            *inputs, bias=bias, selection=selection, unselected=unselected, scale=scale, backend=backend
+        )
         if not selection.hard:
             return soft
         with torch.no_grad():
-            result = attend_hard(q, k, v, layout, rules, bias, unselected, scale, backend)
+            result = attend_hard(*inputs, bias=bias, unselected=unselected, scale=scale, backend=backend)
         return Straight.apply(result, soft)  # type: ignore[no-any-return, no-untyped-call]
-    return attend_hard(q, k, v, layout, rules, bias, unselected, scale, backend)
+    return attend_hard(*inputs, bias=bias, unselected=unselected, scale=scale, backend=backend)

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from gpa_nd.engine.groups import PooledKeys, over_groups, selectable
-from gpa_nd.engine.phase1 import Pool
+from gpa_nd.engine.steps import Pool
 from gpa_nd.layout import Layout
 
 

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from gpa_nd.engine.mass import log_mass
-from gpa_nd.engine.phase1 import Pool
+from gpa_nd.engine.steps import Pool
 from gpa_nd.layout import Layout
 from gpa_nd.selection.base import Selection
 

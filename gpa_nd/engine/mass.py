@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from gpa_nd.engine.bias import coarse_bias, hide
-from gpa_nd.engine.phase1 import Pool
+from gpa_nd.engine.distances import squared_distances
 from gpa_nd.engine.precision import own_precision, wide
+from gpa_nd.engine.steps import Pool
 from gpa_nd.layout import Layout
 from gpa_nd.partition import Partition
 
@@ -112,7 +113,7 @@ class _OfCells:
         if self.affinity == "dot":
             scores = q @ k.mT * self.scale
         else:
-            scores = torch.cdist(q, k, compute_mode="donot_use_mm_for_euclid_dist").square() * -self.scale
+            scores = squared_distances(q, k) * -self.scale
         if of_groups is not None:
             scores = scores + of_groups[..., None, :]
         alone = ~named.any(-1, keepdim=True)

@@ -2,47 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from gpa_nd.engine.bias import CoarseBias, coarse_bias, hide
-from gpa_nd.engine.choice import writes_onnx
+from gpa_nd.engine.compared import Compared, kept_keys, ranked_again
 from gpa_nd.engine.precision import wide
 from gpa_nd.engine.rankings import Spread, as_long_as_keys
 from gpa_nd.engine.rules import Rule
+from gpa_nd.engine.steps import Phase1Steps
 from gpa_nd.layout import Layout
 from gpa_nd.partition import Partition
-
-CANDIDATES = 3  # times κ, among which ``ranking="rerank"`` looks a second time
-
-
-Pool = Callable[[Tensor, Partition], Tensor]
-"""A backend's :meth:`~gpa_nd.Partition.mean`."""
-
-Ranked = tuple[Int[Tensor, "b h m kappa"], Float[Tensor, "b h m kappa"] | None]
-"""The best coarse keys of each cell; and their sums of the softmax, if these were asked for."""
-
-
-@dataclass(frozen=True)
-class Phase1:
-    """What a backend does of Phase 1.
-
-    Attributes:
-        pool: x (B, H, n, c) and a partition → (B, H, n', c), :meth:`.Partition.mean`.
-        rank: q, k, layout, κ, the bias of coarse keys, candidates (B, H, m, r) of each cell, and the spread of groups,
-            or None; and whether sums are wanted → the κ best coarse keys of each cell.
-        rank_by_members: q, k, layout, κ, what is added to the affinities of each key (B, H_k, n_k), or None, candidates
-            (B, H, m, r), and whether sums are wanted → the κ best candidates, by the sum of the softmax over all keys
-            under candidates; of equal ones, the first.
-    """
-
-    pool: Pool
-    rank: Callable[[Tensor, Tensor, Layout, int, CoarseBias | None, Tensor | None, Spread | None, bool], Ranked]
-    rank_by_members: Callable[[Tensor, Tensor, Layout, int, Tensor | None, Tensor, bool], Ranked]
 
 
 @dataclass(frozen=True)
@@ -55,9 +28,9 @@ class Keys:
         backend: what pools.
     """
 
-    k: Tensor
-    bias: Tensor | None
-    backend: Phase1
+    k: Float[Tensor, "b h_k n_k c"]
+    bias: Float[Tensor, "b h_k n_k"] | None
+    backend: Phase1Steps
 
     def pooled(self, groups: Partition) -> KeyGroups:
         """Means over the visible keys of each group."""
@@ -104,9 +77,15 @@ class KeyGroups:
         sizes = self.groups.offsets.diff().to(wide(self.keys.k.dtype))
         return sizes if self.coarse is None else sizes * self.coarse.share
 
-    def added(self) -> CoarseBias | None:
-        """What is added to affinities of keys that are pooled already."""
-        return None if self.coarse is None else CoarseBias(self.coarse.added, torch.ones_like(self.coarse.share))
+    def counted(self, uneven: bool) -> Float[Tensor, "b h_k n_k_low"] | None:
+        """What is added to affinities so that a group counts as often as it has visible keys; None if all alike do.
+
+        Args:
+            uneven: whether there are groups of several sizes.
+        """
+        if self.coarse is not None:
+            return self.coarse.added + self.sizes().log()
+        return self.sizes().log().expand(*self.keys.k.shape[:2], -1) if uneven else None
 
     @property
     def single(self) -> bool:
@@ -123,7 +102,7 @@ class KeyGroups:
 class Queries:
     """Queries pooled over what the rankings compare, each when it is first asked for."""
 
-    def __init__(self, q: Tensor, layout: Layout, backend: Phase1) -> None:
+    def __init__(self, q: Float[Tensor, "b h n_q c"], layout: Layout, backend: Phase1Steps) -> None:
         self.q, self.layout, self.backend = q, layout, backend
         self._groups: Tensor | None = None  # not a cached property, whose lock a compiler cannot trace
         self._parts: Tensor | None = None
@@ -145,12 +124,12 @@ class Queries:
 
 
 def select(
-    q: Tensor,
-    k: Tensor,
+    q: Float[Tensor, "b h n_q c"],
+    k: Float[Tensor, "b h_k n_k c"],
     layout: Layout,
     rules: tuple[Rule, ...],
-    bias: Tensor | None,
-    backend: Phase1,
+    bias: Float[Tensor, "b h_k n_k"] | None,
+    backend: Phase1Steps,
 ) -> Int[Tensor, "b h m chosen"]:
     """The relevant coarse keys of every cell: those that are ranked best, then those that are always on.
 
@@ -166,107 +145,73 @@ def select(
     keys, rule = Keys(hide(k, bias), bias, backend), rules[0]
     groups = keys.pooled(layout.key_groups)
     if rule.ranking == "mean" and layout.coarser is None:
-        wanted = rule.kappa + layout.contested
-        ranked = backend.rank(q, keys.k, layout, wanted, groups.coarse, None, None, rule.mass is not None)
-        chosen = kept_keys(*ranked, layout.rankers, layout, rule)
+        ranked = backend.rank(
+            q,
+            keys.k,
+            layout,
+            kappa=rule.kappa + layout.contested,
+            bias=groups.coarse,
+            candidates=None,
+            spread=None,
+            wants_sums=rule.mass is not None,
+        )
+        return with_always(kept_keys(*ranked, layout.rankers, layout, rule), layout)
+    queries, candidates, spoilt = Queries(q, layout, backend), None, None
+    means, added = groups.means(), None if groups.coarse is None else groups.coarse.added
+    if layout.coarser is not None and layout.parents is not None and layout.children is not None:
+        above = select(queries.groups, means, layout.coarser, rules[1:], added, backend)
+        candidates, spoilt = children_of(above.index_select(2, layout.parents), layout.children)
+    twice = rule.looks_twice(layout.most_visible)
+    longer = as_long_as_keys(means, groups.squares()) if rule.lengthens(twice) else means
+    compared = Compared(longer, added, groups.spread(means) if rule.ranking == "moments" else None)
+    if twice:
+        chosen = _twice_ranked(queries, keys, compared, candidates, rule)
     else:
-        queries = Queries(q, layout, backend)
-        candidates, spoilt = None, None
-        k_low = groups.means()
-        if layout.coarser is not None and layout.parents is not None and layout.children is not None:
-            added = None if groups.coarse is None else groups.coarse.added
-            above = select(queries.groups, k_low, layout.coarser, rules[1:], added, backend)
-            above = above.index_select(2, layout.parents)
-            spoilt = (above == -2).any(-1, keepdim=True)
-            candidates = torch.where(above[..., None] >= 0, layout.children[above.clamp_min(0)], -1).flatten(-2)
-        if rule.ranking == "rerank" and (rule.kappa < layout.most_visible or rule.mass is not None):
-            chosen = _twice_ranked(queries, k_low, groups, layout, candidates, rule)
-        else:
-            chosen = _ranked(queries, k_low, groups, layout, candidates, rule)
-        if spoilt is not None:
-            chosen = chosen.masked_fill(spoilt, -2)
-    return chosen if layout.always is None else torch.cat([chosen, always_on(chosen, layout.always)], dim=-1)
-
-
-def _ranked(
-    queries: Queries, k_low: Tensor, groups: KeyGroups, layout: Layout, candidates: Tensor | None, rule: Rule
-) -> Int[Tensor, "b h m kappa"]:
-    """The best of pooled keys that are not always on."""
-    spread, over, wanted = None, layout.pooled or layout, rule.kappa + layout.contested
-    if rule.ranking == "moments":
-        spread = groups.spread(k_low)
-    elif rule.ranking == "rms":
-        k_low = as_long_as_keys(k_low, groups.squares())
-    ranked = groups.keys.backend.rank(
-        *(queries.groups, k_low, over, wanted, groups.added(), candidates, spread, rule.mass is not None)
-    )
-    return kept_keys(*ranked, over.rankers, layout, rule)
+        chosen = compared.best(queries.groups, layout.pooled or layout, layout, candidates, rule, backend)
+    if spoilt is not None:
+        chosen = chosen.masked_fill(spoilt, -2)
+    return with_always(chosen, layout)
 
 
 def _twice_ranked(
-    queries: Queries, k_low: Tensor, groups: KeyGroups, layout: Layout, candidates: Tensor | None, rule: Rule
+    queries: Queries, keys: Keys, compared: Compared, candidates: Int[Tensor, "b h m r"] | None, rule: Rule
 ) -> Int[Tensor, "b h m kappa"]:
-    """The best that are not always on, of candidates: parts of queries against parts of keys.
-
-    A part counts as often as it has visible keys.
-    """
-    first, second, keys = layout.first_look, layout.second_look, groups.keys
-    assert first is not None
-    assert second is not None
+    """The best that are not always on, of candidates: parts of queries against parts of keys."""
+    layout, backend = queries.layout, queries.backend
+    assert layout.first_look is not None
+    assert layout.second_look is not None
     assert layout.key_parts is not None
-    parts, longer = keys.pooled(layout.key_parts), rule.affinity == "dot"
-    k_low = as_long_as_keys(k_low, groups.squares()) if longer else k_low
-    k_parts = as_long_as_keys(parts.means(), parts.squares()) if longer and not parts.single else parts.means()
     q_first = queries.parts if layout.by_parts else queries.groups
-    many = Rule(CANDIDATES * rule.kappa, rule.ranking, None, rule.affinity)
-    ranked = keys.backend.rank(
-        *(q_first, k_low, first, many.kappa + layout.contested, groups.added(), candidates, None, False)
-    )
-    candidates = kept_keys(*ranked, first.rankers, layout, many)
-    added = None
-    if parts.coarse is not None:
-        added = parts.coarse.added + parts.sizes().log()
-    elif not parts.groups.uniform:
-        added = parts.sizes().log().expand(k_parts.shape[:3])
-    ranked = keys.backend.rank_by_members(
-        *(queries.parts, k_parts, second, rule.kappa, added, candidates, rule.mass is not None)
-    )
-    chosen = kept_keys(*ranked, second.rankers, None, rule)
-    return chosen.masked_fill((candidates == -2).any(-1, keepdim=True), -2)
+    first = compared.best(q_first, layout.first_look, layout, candidates, rule.first_look(), backend)
+    parts = keys.pooled(layout.key_parts)
+    k_parts = parts.means()
+    if rule.affinity == "dot" and not parts.single:
+        k_parts = as_long_as_keys(k_parts, parts.squares())
+    added = parts.counted(not parts.groups.uniform)
+    return ranked_again(queries.parts, k_parts, added, layout.second_look, first, rule, backend)
 
 
-def kept_keys(
-    chosen: Tensor, sums: Tensor | None, rankers: Partition, layout: Layout | None, rule: Rule
-) -> Int[Tensor, "b h m kappa"]:
-    """The first κ that are not always on, in their order, and −1 after them; a row of −2 stays.
+def children_of(
+    above: Int[Tensor, "b h m chosen"], children: Int[Tensor, "n_k_above most"]
+) -> tuple[Int[Tensor, "b h m r"], Bool[Tensor, "b h m 1"]]:
+    """The coarse keys under what the level above chose, and which cells it could not rank.
 
-    Where a mass is asked for, none after those that hold it, with what is always on where it is among the best.
+    Example:
+        >>> children_of(torch.tensor([[[[2, -1]]]]), torch.tensor([[0, 1], [2, 3], [4, -1]]))[0].tolist()
+        [[[[4, -1, -1, -1]]]]
     """
-    if rule.mass is not None:
-        assert sums is not None
-        share = sums / rankers.offsets.diff()[:, None]
-        held = share.cumsum(-1) - share
-        chosen = chosen.masked_fill((held >= rule.mass) & (chosen >= 0), -1)
-    if layout is None or layout.always is None or not layout.contested:
-        return chosen
-    always = layout.always
-    if writes_onnx():  # which has no search
-        there = (chosen[..., None] == always[:, None]).any(-1) & (chosen >= 0)
-    else:
-        ordered = always.sort(dim=-1).values.expand(*chosen.shape[:3], -1).contiguous()
-        place = torch.searchsorted(ordered, chosen.contiguous()).clamp_max(always.shape[1] - 1)
-        there = (ordered.gather(-1, place) == chosen) & (chosen >= 0)
-    kept = chosen.masked_fill(there, -1)
-    last = torch.arange(kept.shape[-1], device=kept.device) + kept.shape[-1] * there  # a stable order, which ONNX lacks
-    return kept.gather(-1, last.argsort(dim=-1))[..., : min(rule.kappa, len(layout.key_groups))]
+    named = torch.where(above[..., None] >= 0, children[above.clamp_min(0)], -1).flatten(-2)
+    return named, (above == -2).any(-1, keepdim=True)
 
 
-def pool(backend: Phase1, x: Float[Tensor, "b h n c"], groups: Partition) -> Float[Tensor, "b h n_low c"]:
+def pool(backend: Phase1Steps, x: Float[Tensor, "b h n c"], groups: Partition) -> Float[Tensor, "b h n_low c"]:
     """Means; of single elements, these themselves."""
     return x.index_select(2, groups.order) if len(groups) == groups.num_elements else backend.pool(x, groups)
 
 
-def always_on(chosen: Tensor, always: Tensor) -> Tensor:
-    """The coarse keys that are always on, for every batch entry and head; −2 in cells that could not be ranked."""
-    shape = (*chosen.shape[:-1], always.shape[1])
-    return always.expand(shape).masked_fill((chosen == -2).any(-1, keepdim=True), -2)
+def with_always(chosen: Int[Tensor, "b h m kappa"], layout: Layout) -> Int[Tensor, "b h m chosen"]:
+    """After what was chosen, the coarse keys that are always on; −2 in cells that could not be ranked."""
+    if layout.always is None:
+        return chosen
+    always = layout.always.expand(*chosen.shape[:-1], -1)
+    return torch.cat([chosen, always.masked_fill((chosen == -2).any(-1, keepdim=True), -2)], dim=-1)

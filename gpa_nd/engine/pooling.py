@@ -6,7 +6,7 @@ from torch import Tensor
 
 from gpa_nd.engine import blocked
 from gpa_nd.engine.choice import Chosen
-from gpa_nd.engine.phase1 import Pool
+from gpa_nd.engine.steps import Pool
 from gpa_nd.partition import Partition
 
 

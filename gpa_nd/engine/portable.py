@@ -18,9 +18,19 @@ from gpa_nd.engine.rankings import Spread, gain, length
 from gpa_nd.layout import Layout
 from gpa_nd.partition import Partition
 
+CHANNELS = 8  # of differences that are held at once, beside the scores
 
-def pool(x: Tensor, groups: Partition) -> Float[Tensor, "b h n c"]:
-    """Mean of each group (line 5), rounded as x is."""
+
+def pool(x: Float[Tensor, "b h n c"], groups: Partition) -> Float[Tensor, "b h n_low c"]:
+    """Mean of each group (line 5), rounded as x is.
+
+    Args:
+        x: (B, H, n, c) elements.
+        groups: which of them are in each group.
+
+    Returns:
+        (B, H, n', c) in the dtype of x.
+    """
     means = _of_cells(x, groups).to(wide(x.dtype))
     if groups.uniform:
         return means.mean(3).to(x.dtype)
@@ -29,17 +39,32 @@ def pool(x: Tensor, groups: Partition) -> Float[Tensor, "b h n c"]:
 
 
 def select_keys(
-    q: Tensor,
-    k: Tensor,
+    q: Float[Tensor, "b h n_q c"],
+    k: Float[Tensor, "b h_k n_k c"],
     layout: Layout,
     kappa: int,
     scale: float,
     affinity: str,
     bias: CoarseBias | None,
-    candidates: Tensor | None,
+    candidates: Int[Tensor, "b h m r"] | None,
     spread: Spread | None,
 ) -> tuple[Int[Tensor, "b h m kappa"], Float[Tensor, "b h m kappa"]]:
-    """Phase 1: the κ best coarse keys of each cell, and their sums of the softmax."""
+    """Phase 1: the κ best coarse keys of each cell, and their sums of the softmax.
+
+    Args:
+        q: (B, H, n_q, c) queries.
+        k: (B, H_k, n_k, c) keys, zero where they are masked.
+        layout: who belongs to whom.
+        kappa: how many coarse keys a cell keeps.
+        scale: factor of the affinity.
+        affinity: its kind.
+        bias: what is added to the affinities of coarse keys.
+        candidates: (B, H, m, r) the coarse keys that each cell chooses from, −1 for none; all by default.
+        spread: how much the keys of each group differ, for ``ranking="moments"``.
+
+    Returns:
+        (B, H, m, κ) coarse keys, best first, and (B, H, m, κ) their sums.
+    """
     heads, q_low, k_low = q.shape[1], pool(q, layout.query_groups), pool(k, layout.key_groups)
     if bias is not None:
         k_low = (k_low.to(bias.share.dtype) / bias.share[..., None]).to(k.dtype)
@@ -61,16 +86,30 @@ def select_keys(
 
 
 def select_by_members(
-    q: Tensor,
-    k: Tensor,
+    q: Float[Tensor, "b h n_q c"],
+    k: Float[Tensor, "b h_k n_k c"],
     layout: Layout,
     kappa: int,
     scale: float,
     affinity: str,
-    added: Tensor | None,
-    candidates: Tensor,
+    added: Float[Tensor, "b h_k n_k"] | None,
+    candidates: Int[Tensor, "b h m r"],
 ) -> tuple[Int[Tensor, "b h m kappa"], Float[Tensor, "b h m kappa"]]:
-    """Phase 1 among candidates, of which each is ranked by its keys themselves instead of their mean."""
+    """Phase 1 among candidates, of which each is ranked by its keys themselves instead of their mean.
+
+    Args:
+        q: (B, H, n_q, c) queries.
+        k: (B, H_k, n_k, c) keys.
+        layout: who belongs to whom.
+        kappa: how many coarse keys a cell keeps.
+        scale: factor of the affinity.
+        affinity: its kind.
+        added: (B, H_k, n_k) what is added to the affinities of each key.
+        candidates: (B, H, m, r) the coarse keys that each cell chooses from, −1 for none.
+
+    Returns:
+        (B, H, m, κ) coarse keys, best first, and (B, H, m, κ) their sums.
+    """
     rankers, members = layout.rankers, layout.key_groups
     index = _members_of(candidates, members)
     seen, row = index >= 0, _row_of_key(index, k)
@@ -89,17 +128,32 @@ def select_by_members(
 
 
 def attend_with_sums(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
+    q: Float[Tensor, "b h n_q c"],
+    k: Float[Tensor, "b h_k n_k c"],
+    v: Float[Tensor, "b h_k n_k c_v"],
     layout: Layout,
-    relevant: Tensor,
-    logits: Tensor | None,
-    bias: Tensor | None,
+    relevant: Int[Tensor, "b h m r"],
+    logits: Float[Tensor, "b h m r"] | None,
+    bias: Float[Tensor, "b h_k n_k"] | None,
     scale: float,
     affinity: str,
 ) -> tuple[Float[Tensor, "b h n_q c_v"], Float[Tensor, "b h n_q"]]:
-    """Phase 2, and the log-sum-exp of the scores of each query."""
+    """Phase 2, and the log-sum-exp of the scores of each query.
+
+    Args:
+        q: (B, H, n_q, c) queries.
+        k: (B, H_k, n_k, c) keys, zero where they are masked.
+        v: (B, H_k, n_k, c_v) values, zero where they are masked.
+        layout: who belongs to whom.
+        relevant: (B, H, m, r) coarse keys of each cell; −1 names none, −2 makes the cell NaN.
+        logits: (B, H, m, r) what is added to the scores of all elements under each selected coarse key.
+        bias: (B, H_k, n_k) what is added to the affinities of each key, −∞ where it is masked.
+        scale: factor of the affinity.
+        affinity: its kind.
+
+    Returns:
+        (B, H, n_q, c_v) in the dtype of q, and (B, H, n_q) in the dtype that scores are computed in.
+    """
     cells, index = layout.fine_cells, _members_of(relevant, layout.members)
     seen, row = (index >= 0)[..., None, :], _row_of_key(index, k)
     scores = _affinities(_of_cells(q, cells), rows(k, row), scale, affinity)
@@ -132,34 +186,45 @@ def _members_of(chosen: Int[Tensor, "b h m r"], members: Partition) -> Int[Tenso
     return torch.where(chosen[..., None] >= 0, members.table[chosen.clamp_min(0)], -1).flatten(-2)
 
 
-def _row_of_key(index: Int[Tensor, "b h m r"], k: Tensor) -> Int[Tensor, "b h m r"]:
+def _row_of_key(index: Int[Tensor, "b h m r"], k: Float[Tensor, "b h_k n_k c"]) -> Int[Tensor, "b h m r"]:
     """Where keys are among the rows of all batch entries and heads."""
     batch, heads = index.shape[:2]
     head = torch.arange(batch * heads, device=k.device).view(batch, heads, 1, 1) // (heads // k.shape[1])
     return head * k.shape[2] + index.clamp_min(0)
 
 
-def _rankable(x: Tensor) -> Tensor:
+def _rankable(x: Float[Tensor, "*rows c"]) -> Float[Tensor, "*rows c"]:
     """As wide as scores are computed in; infinity is NaN, so that what takes part in it cannot be ranked."""
     x = x.to(wide(x.dtype))
     return x.masked_fill(~x.isfinite(), torch.nan)
 
 
-def _affinities(q: Tensor, k: Tensor, scale: float, affinity: str) -> Float[Tensor, "*batch n_q n_k"]:
-    """The logits Q Kᵀ · scale, or −|q − k|² · scale."""
+def _affinities(
+    q: Float[Tensor, "*batch n_q c"], k: Float[Tensor, "*batch n_k c"], scale: float, affinity: str
+) -> Float[Tensor, "*batch n_q n_k"]:
+    """The logits Q Kᵀ · scale, or −|q − k|² · scale, from differences of a few channels at a time."""
     q, k = q.to(wide(q.dtype)), k.to(wide(k.dtype))
     if affinity == "dot":
         return q @ k.mT * scale
-    return (q[..., :, None, :] - k[..., None, :, :]).square().sum(-1) * -scale
+    squares: Tensor | None = None
+    for some_q, some_k in zip(q.split(CHANNELS, dim=-1), k.split(CHANNELS, dim=-1), strict=True):
+        some = (some_q[..., :, None, :] - some_k[..., None, :, :]).square().sum(-1)  # ONNX has no cdist
+        squares = some if squares is None else squares + some
+    assert squares is not None  # there is at least one channel
+    return squares * -scale
 
 
-def _softmax(scores: Tensor, seen: Bool[Tensor, "... n_k"]) -> Tensor:
+def _softmax(
+    scores: Float[Tensor, "*batch n_q n_k"], seen: Bool[Tensor, "*#batch #n_q n_k"]
+) -> Float[Tensor, "*batch n_q n_k"]:
     """Softmax over the keys that are seen; zeros where there are none."""
     nothing = ~seen.any(-1, keepdim=True)
     return scores.masked_fill(~(seen | nothing), -torch.inf).softmax(-1).masked_fill(~seen, 0)
 
 
-def _weigh(weights: Tensor, v: Tensor, seen: Tensor) -> Float[Tensor, "b h m s c_v"]:
+def _weigh(
+    weights: Float[Tensor, "b h m s r"], v: Float[Tensor, "b h m r c_v"], seen: Bool[Tensor, "b h m #s r"]
+) -> Float[Tensor, "b h m s c_v"]:
     """V · weights, in which a value that a query does not see counts for nothing, were it not a number."""
     if seen.shape[-2] == 1:
         return weights @ v.masked_fill(~seen.mT, 0)

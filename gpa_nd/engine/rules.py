@@ -8,6 +8,8 @@ from gpa_nd.engine.choice import Affinity
 from gpa_nd.engine.rankings import Ranking
 from gpa_nd.layout import Layout
 
+CANDIDATES = 3  # times κ, among which ``ranking="rerank"`` looks a second time
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -24,6 +26,18 @@ class Rule:
     ranking: Ranking
     mass: float | None
     affinity: Affinity
+
+    def looks_twice(self, most_visible: int) -> bool:
+        """Whether candidates are ranked a second time, by their parts, where no cell may see more coarse keys."""
+        return self.ranking == "rerank" and (self.kappa < most_visible or self.mass is not None)
+
+    def lengthens(self, twice: bool) -> bool:
+        """Whether means are compared as long as the root mean square of their keys."""
+        return self.ranking == "rms" or (twice and self.affinity == "dot")
+
+    def first_look(self) -> Rule:
+        """How these candidates are chosen."""
+        return replace(self, kappa=CANDIDATES * self.kappa, mass=None)
 
 
 def rules_of(kappas: tuple[int, ...], ranking: Ranking, mass: float | None, affinity: Affinity) -> tuple[Rule, ...]:

@@ -58,6 +58,7 @@ CASES = {
     "rerank of a graph": (gpa_nd.graph(EDGES, 700, 8, 12, 4, ranking="rerank"), (700,), {}),
     "a mass": (gpa_nd.image(4, (8, 8), 24, mass=0.5), (64, 64), {}),
     "rerank and a mass": (gpa_nd.image(4, (8, 8), 6, ranking="rerank", mass=0.5), (48, 48), {}),
+    "rerank of all, and a mass": (gpa_nd.image(4, (8, 8), 200, ranking="rerank", mass=0.5), (48, 48), {}),
     "many of many": (gpa_nd.audio(4, 64, 40, ranking="rms"), (8192,), {}),
 }  # fmt: skip
 

@@ -7,6 +7,7 @@ from gpa_nd import attend, gpa_attention, select_keys
 layout = gpa_nd.audio(downsample=2, cells=2, kappa=1).layout((8,), (6,))
 q, k, v = torch.zeros(1, 1, 8, 4), torch.zeros(1, 1, 6, 4), torch.zeros(1, 1, 6, 3)
 relevant = torch.zeros(1, 1, 2, 3, dtype=torch.int64)
+mask, bias = torch.ones(1, 6, dtype=torch.bool), torch.zeros(1, 1, 6)
 
 
 @pytest.mark.parametrize(
@@ -81,6 +82,40 @@ relevant = torch.zeros(1, 1, 2, 3, dtype=torch.int64)
             lambda: attend(q, k, v, layout, relevant, logits=torch.zeros(1, 1, 2, 3, device="meta")),
             ValueError,
             "logits: expected it on cpu",
+        ),
+        (lambda: gpa_attention(q, k.int(), v, layout, kappa=1), TypeError, "k: expected float16, bfloat16, float32 or"),
+        (lambda: gpa_attention(q, k, None, layout, kappa=1), TypeError, "v: expected a .*got NoneType"),
+        (
+            lambda: gpa_attention(q, k[..., :3], v, layout, kappa=1),
+            ValueError,
+            "k: expected 4 channels as q has, got 3",
+        ),
+        (lambda: gpa_attention(q[..., :0], k, v, layout, kappa=1), ValueError, "q: expected at least one channel, got"),
+        (lambda: gpa_attention(q, k, v, layout, kappa=(1, 1)), ValueError, r"kappa: expected one .* of 1 levels, got"),
+        (
+            lambda: gpa_attention(q, k, v, layout, kappa=1, scale=torch.inf),
+            ValueError,
+            "scale: expected a finite number",
+        ),
+        (
+            lambda: gpa_attention(q, k, v, layout, kappa=1, key_mask=mask[:, 1:]),
+            ValueError,
+            r"key_mask: expected shape \(1, 6\), got \(1, 5\)",
+        ),
+        (
+            lambda: gpa_attention(q, k, v, layout, kappa=1, key_mask=mask.to("meta")),
+            ValueError,
+            "key_mask: expected it on cpu, where k is, got meta",
+        ),
+        (
+            lambda: select_keys(q, k, layout, kappa=1, key_bias=bias.long()),
+            TypeError,
+            "key_bias: expected a floating point tensor, got torch.int64",
+        ),
+        (
+            lambda: attend(q, k, v, layout, relevant, key_bias=bias[..., 1:]),
+            ValueError,
+            r"key_bias: expected shape \(1, 1, 6\), got \(1, 1, 5\)",
         ),
     ],
 )

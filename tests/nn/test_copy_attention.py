@@ -6,6 +6,8 @@ import gpa_nd
 from gpa_nd.nn import CopyAttention
 
 GPA = gpa_nd.image(downsample=2, cells=2, kappa=10**6)
+COPY = CopyAttention(3, 3, 3, GPA)
+IMAGE = torch.zeros(1, 3, 4, 4)
 
 
 def by_convolutions(copy, target, source):
@@ -91,6 +93,12 @@ def test_any_number_of_axes(attention, shape):
             ValueError,
             "source: expected a batch of 2 as target has, got 1",
         ),
+        (
+            lambda: COPY(IMAGE, IMAGE.double()),
+            TypeError,
+            "source: expected torch.float32 as target has, got torch.float64",
+        ),
+        (lambda: COPY(IMAGE, IMAGE.to("meta")), ValueError, "source: expected it on cpu, where target is, got meta"),
     ],
 )
 def test_bad_input_is_named(call, error, message):

@@ -43,16 +43,17 @@ class Masked(nn.Module):
         return self.attention(q, k, v, key_mask=key_mask, key_bias=key_bias)
 
 
-def tokens(*shape, masked=False, heads=2):
+def tokens(*shape, masked=False, heads=2, channels=8):
     rng = torch.Generator().manual_seed(0)
-    q, k, v = (torch.randn(2, heads, *shape, c, generator=rng) for c in (8, 8, 5))
+    q, k, v = (torch.randn(2, heads, *shape, c, generator=rng) for c in (channels, channels, 5))
     if not masked:
         return q, k, v
     return q, k, v, torch.rand(2, *shape, generator=rng) > 0.2, torch.randn(2, heads, *shape, generator=rng)
 
 
 PICTURE, SOUND, NODES = tokens(10, 13), tokens(30), tokens(21)
-CASES = {  # the first three stand for those that follow, which a night tries one by one
+STAND_FOR_ALL = 3  # cases, the first ones, stand for those that follow, which a night tries, too
+CASES = {
     "image": (image(), PICTURE),
     "image looks at audio": (
         CopyAttention(6, 5, 4, GPA(*CUT, key_downsampler=GridDownsampler(5), kappa=2), heads=2),
@@ -74,7 +75,7 @@ CASES = {  # the first three stand for those that follow, which a night tries on
     "video": (gpa_nd.video(downsample=2, cells=2, kappa=2), tokens(4, 5, 6)),
     "graph": (GPA(*RAGGED, kappa=2), NODES),
     "dense": (image(kappa=99), PICTURE),
-    "euclidean": (image(affinity="euclidean"), PICTURE),
+    "euclidean": (image(affinity="euclidean"), tokens(10, 13, channels=20)),
     "shared heads": (
         image(enable_gqa=True, unselected="pooled"),
         (PICTURE[0], *(x[:, :1].contiguous() for x in PICTURE[1:])),
@@ -107,13 +108,17 @@ def exported(module, inputs):
     return run
 
 
+def pytest_generate_tests(metafunc):
+    if "name" in metafunc.fixturenames:
+        metafunc.parametrize("name", list(CASES)[: None if metafunc.config.getoption("--nightly") else STAND_FOR_ALL])
+
+
 @torch.no_grad()
-def test_onnx_runtime_gives_the_same_for_any_batch(cases):
-    for name in list(CASES)[: cases(3, len(CASES))]:
-        module, inputs = CASES[name]
-        run = exported(module, inputs)
-        for some in (inputs, [torch.cat([x, x.flip(0), x[:1]]) for x in inputs]):
-            assert (run(*some) - module(*some)).abs().max() < 1e-5, name
+def test_onnx_runtime_gives_the_same_for_any_batch(name):
+    module, inputs = CASES[name]
+    run = exported(module, inputs)
+    for some in (inputs, [torch.cat([x, x.flip(0), x[:1]]) for x in inputs]):
+        assert (run(*some) - module(*some)).abs().max() < 1e-5
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -146,6 +151,17 @@ def test_ties_go_to_the_lower_index_and_what_is_no_number_stays_in_its_cell():
     assert run(q, k, v).isnan().flatten().tolist() == [True] * 12 + [False] * 12
     k[0, 0, 17, 1] = torch.inf
     assert run(q, k, v).isnan().all()
+
+
+def test_distances_are_held_for_a_few_channels_at_a_time(largest_tensor):
+    q, k, v = (torch.randn(1, 1, 40, c) for c in (64, 64, 1))
+    layout = gpa_nd.audio(downsample=4, cells=1, kappa=1).layout((40,), (40,))
+    relevant = torch.arange(10).expand(1, 1, 1, 10)
+    with largest_tensor() as seen:
+        found = portable.attend_with_sums(q, k, v, layout, relevant, None, None, 0.1, "euclidean")[0]
+    assert seen.numel <= 40 * 40 * portable.CHANNELS
+    exact = reference.attend(*(x.double() for x in (q, k, v)), layout, relevant, None, None, 0.1, "euclidean")
+    assert (found - exact).abs().max() < 1e-5
 
 
 @pytest.mark.parametrize("settings", [{}, {"causal": True}, {"affinity": "euclidean"}, {"always": ALWAYS}], ids=str)

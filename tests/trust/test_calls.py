@@ -14,9 +14,11 @@ from tests.trust.calls import Call, calls
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*encountered:RuntimeWarning")  # numpy, under Triton's interpreter
 
-LUCK = 64
-"""How many eps of the largest number a drawn call may err more: of its few numbers, the largest error is luck.
-A wrong result errs by thousands; tests/engine/test_attention.py holds more numbers to the budget itself."""
+EPS_OVER_THE_BUDGET = 64
+"""How many eps of the largest number a drawn call may err beside 2 and 3 times the error of plain PyTorch."""
+# The budget compares the largest of many errors. A drawn call has few numbers, of which plain PyTorch may by chance hit
+# every one to the last bit. 2,000 calls needed at most 37; a wrong result errs by thousands. More numbers are held to
+# the budget itself in tests/engine/test_attention.py.
 
 
 @pytest.mark.parametrize(
@@ -40,7 +42,7 @@ def test_a_valid_call_is_finite_repeats_and_errs_within_the_budget(each_of, figu
             assert grad is None or (grad.shape == x.shape and grad.isfinite().all())
         if "selection" not in call.settings and "unselected" not in call.settings:
             over = max(over_the_budget(call, layout, tokens))
-            assert over <= LUCK
+            assert over <= EPS_OVER_THE_BUDGET
             most[0] = max(most[0], over)
         seen[call.settings["backend"]] += 1
 

@@ -11,9 +11,9 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from gpa_nd.engine.blocked.blocks import Block, CellBlocks, Scratch, column_sums, hide, possible, softmax
-from gpa_nd.engine.blocked.distances import squared_distances
 from gpa_nd.engine.blocked.largest import largest
 from gpa_nd.engine.blocked.spans import Span, plan
+from gpa_nd.engine.distances import squared_distances
 from gpa_nd.engine.rankings import Spread, gain, length
 from gpa_nd.partition import Partition
 
@@ -24,7 +24,7 @@ ROWS_AT_ONCE = 256  # coarse queries that a matrix product needs to be worth its
 
 
 @dataclass
-class CoarseKeys:
+class BlockCoarseKeys:
     """The coarse keys that a block of p cells chooses from, in the order of their numbers.
 
     Where cells have them in common, a counts heads. Where each has its own, a is 1 and p counts pairs of head and cell.
@@ -68,13 +68,14 @@ class Phase1:
 
     def __init__(
         self,
-        q_low: Tensor,
-        k_low: Tensor,
+        q_low: Float[Tensor, "h n_q_low c"],
+        k_low: Float[Tensor, "h n_k_low c"],
         rankers: Partition,
-        ranges: tuple[Tensor | None, Tensor | None],
-        added: Tensor | None,
-        positions: tuple[Tensor, Tensor] | None,
-        spread: Spread | None,
+        *,
+        ranges: tuple[Int[Tensor, "m 2"] | None, Int[Tensor, "m 2"] | None] = (None, None),
+        added: Float[Tensor, "h n_k_low"] | None,
+        positions: tuple[Int[Tensor, "m axes"], Int[Tensor, "n_k_low axes"]] | None = None,
+        spread: Spread | None = None,
         kappa: int,
         scale: float,
         affinity: str,
@@ -160,7 +161,7 @@ class Phase1:
                 if self.spread is not None:
                     spread = Spread(*(x[heads, None, span.start : span.stop] for x in self.spread.tensors()))
                 hidden = _either(None if hidden is None else hidden[None], masked)
-                keys = CoarseKeys(number, k, added, hidden, spread)
+                keys = BlockCoarseKeys(number, k, added, hidden, spread)
 
                 def pick(element: Tensor, q: Tensor = q) -> Tensor:
                     return q.index_select(1, element.flatten())
@@ -186,7 +187,7 @@ class Phase1:
 
         if self.masked is not None:
             hidden = _either(hidden, of_keys(self.masked)[0])
-        keys = CoarseKeys(
+        keys = BlockCoarseKeys(
             number,
             self._rows("k", self.k.unflatten(1, (-1, members)).flatten(2), row).view(len(row), -1, self.k.shape[-1]),
             None if self.added is None else of_keys(self.added),
@@ -229,7 +230,7 @@ class Phase1:
         return flat.view(*row.shape, -1)
 
     def _choose(
-        self, block: Block, keys: CoarseKeys, pick: Pick
+        self, block: Block, keys: BlockCoarseKeys, pick: Pick
     ) -> tuple[Int[Tensor, "a p kappa"], Float[Tensor, "a p kappa"]]:
         """R_κ: the κ largest sums, ties to the lower index; −1 where fewer are seen, −2 where a sum is not a number."""
         if block.elements.shape[1] == keys.members == 1 and not self.wants_sums:  # one row ranks as its softmax does
@@ -247,7 +248,7 @@ class Phase1:
         number = number.masked_fill(~(value[..., :1] < torch.inf), -2)
         return number, F.pad(value, (0, self.kappa - value.shape[-1])).clamp_min(0)
 
-    def _sums(self, block: Block, keys: CoarseKeys, pick: Pick) -> Float[Tensor, "a p r"]:
+    def _sums(self, block: Block, keys: BlockCoarseKeys, pick: Pick) -> Float[Tensor, "a p r"]:
         """Sum of softmax(q kᵀ) over the coarse queries of each cell (lines 6–10), a few at a time."""
         (cells, size), columns = block.elements.shape, keys.k.shape[1]
         heads = len(keys.k) if keys.number.ndim == 1 else 1
@@ -266,7 +267,7 @@ class Phase1:
                 sums += column_sums(weights)
         return sums
 
-    def _scores(self, part: Int[Tensor, "p s"], keys: CoarseKeys, pick: Pick) -> Float[Tensor, "a p s r"]:
+    def _scores(self, part: Int[Tensor, "p s"], keys: BlockCoarseKeys, pick: Pick) -> Float[Tensor, "a p s r"]:
         """What coarse queries give to coarse keys, before the softmax."""
         q, heads = pick(part), len(keys.k) if keys.number.ndim == 1 else 1
         scores = self._affinities(q, keys.k).view(heads, *part.shape, keys.k.shape[1])

@@ -10,16 +10,16 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from gpa_nd.engine.blocked.blocks import Block, CellBlocks, Scratch, all_finite, hide, limit, possible, softmax
-from gpa_nd.engine.blocked.distances import squared_distances
 from gpa_nd.engine.blocked.members import Members
 from gpa_nd.engine.blocked.positions import Positions
 from gpa_nd.engine.blocked.widths import widths
+from gpa_nd.engine.distances import distance_gradients, squared_distances
 from gpa_nd.engine.precision import wide
 from gpa_nd.partition import Partition, add_rows
 
 
 @dataclass
-class Keys:
+class BlockKeys:
     """What the cells of a block attend to.
 
     Attributes:
@@ -67,7 +67,7 @@ class Bias:
 
 
 @dataclass
-class Queries:
+class BlockQueries:
     """Some queries of each cell of a block, and how they attend.
 
     Attributes:
@@ -176,11 +176,10 @@ class Phase2:
                 if self.affinity == "dot":
                     dq_rows = torch.bmm(dscores, keys.k, out=self.room("dq", queries.q.shape, self.dtype))
                     dk_rows.baddbmm_(dscores.mT, queries.q)
-                else:  # differences to a point nearby: far from the origin, those of the sums would be wrong
-                    nearby = queries.q.mean(1, keepdim=True)
-                    q, k = queries.q - nearby, keys.k - nearby
-                    dq_rows = 2 * (dscores @ k - q * dscores.sum(2, keepdim=True))
-                    dk_rows += 2 * self.scale * (dscores.mT @ q - k * dscores.sum(1)[..., None])
+                else:
+                    dq_rows, from_here = distance_gradients(dscores, queries.q, keys.k)
+                    dq_rows.neg_()
+                    dk_rows -= self.scale * from_here
                 dq.index_copy_(0, queries.row.flatten(), dq_rows.mul_(self.scale).flatten(0, 1).to(dq.dtype))
             add_rows(dk, keys.row.flatten(), dk_rows.flatten(0, 1))
             add_rows(dv, keys.row.flatten(), dv_rows.flatten(0, 1))
@@ -214,7 +213,7 @@ class Phase2:
             for block in blocks:
                 yield members, block
 
-    def _gather(self, members: Members, block: Block, dtype: torch.dtype) -> Keys:
+    def _gather(self, members: Members, block: Block, dtype: torch.dtype) -> BlockKeys:
         """Lines 15–16; keys in the dtype that is computed in, values in the one that is given."""
         element, slot, real = members.of(self.relevant[block.heads, block.cells, : members.kappa])
         row = element + self.first_key[block.heads, None]
@@ -230,9 +229,9 @@ class Phase2:
         if self.logits is not None and self.logits.shape[-1]:
             of_slots = self.logits[block.heads, block.cells].to(self.dtype).gather(-1, slot)[:, None]
             added = of_slots if added is None else of_slots.add_(added)
-        return Keys(element, row, slot, seen, k, v, added)
+        return BlockKeys(element, row, slot, seen, k, v, added)
 
-    def _score(self, block: Block, keys: Keys, matrices: int) -> Iterator[Queries]:
+    def _score(self, block: Block, keys: BlockKeys, matrices: int) -> Iterator[BlockQueries]:
         """Softmax of the scores of line 17, for as many queries of each cell at once as there is room for."""
         cells, size = block.elements.shape
         step = max(1, limit(self.q) // (cells * matrices * keys.row.shape[1]))
@@ -251,9 +250,9 @@ class Phase2:
             if block.real is not None:
                 row = torch.where(block.real[:, some], row, len(self.q))
             weights = self._softmax(element, row, q, keys)
-            yield Queries(element, row, None if silent is None else silent[:, some], q, weights)
+            yield BlockQueries(element, row, None if silent is None else silent[:, some], q, weights)
 
-    def _softmax(self, element: Tensor, row: Tensor, q: Tensor, keys: Keys) -> Float[Tensor, "p s r"]:
+    def _softmax(self, element: Tensor, row: Tensor, q: Tensor, keys: BlockKeys) -> Float[Tensor, "p s r"]:
         shape = (*q.shape[:2], keys.row.shape[1])
         scores = self.room("scores", shape, self.dtype)
         if self.affinity == "dot":
@@ -274,7 +273,7 @@ class Phase2:
         weights = softmax(scores, self.room)
         return weights.masked_fill_(nothing, 0) if possible(nothing) else weights
 
-    def _weigh(self, queries: Queries, keys: Keys) -> Float[Tensor, "p s c_v"]:
+    def _weigh(self, queries: BlockQueries, keys: BlockKeys) -> Float[Tensor, "p s c_v"]:
         """Line 17: the weighted sum of the values."""
         weights, v = queries.weights.to(keys.v.dtype), keys.v
         if self.positions is None or all_finite(v):

@@ -9,7 +9,7 @@ import triton
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from gpa_nd.engine.fused import selection_kernels as kernels
+from gpa_nd.engine.fused import best_kernels
 from gpa_nd.engine.fused.chunks import Chunk
 from gpa_nd.engine.fused.launch import launch
 from gpa_nd.engine.fused.selection_tiles import Tile, select_tile
@@ -54,7 +54,7 @@ def take(
     tiles = triton.cdiv(keys, tile.keys)
     blocks = select_tile(tiles)
     launch(
-        kernels.select,
+        best_kernels.select,
         (chunk.heads * chunk.cells,),
         *(sums, maxima, ranges, names, best.keys, best.sums),
         *(keys, tiles, chunk.first_head, chunk.first_cell, chunk.cells, *best.keys.shape[1:]),

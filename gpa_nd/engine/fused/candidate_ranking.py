@@ -53,8 +53,9 @@ def rank_candidates(
         )
     scale = scores.scale if lse is None else scores.scale * LOG2_E
     added = scores.added if lse is None else scores.added_in_base_2
-    parts = chunks(scores, tile, triton.cdiv(count, tile.keys) * tile.keys, together=1)
-    sums, maxima = room(scores, tile, parts, triton.cdiv(count, tile.keys) * tile.keys)
+    per_cell = triton.cdiv(count, tile.keys) * tile.keys
+    parts = chunks(scores, per_cell=per_cell, together=1)
+    sums, maxima = room(scores, tile, parts, per_cell)
     for chunk in parts:
         launch(
             candidate_kernels.candidate_sums,

@@ -9,14 +9,20 @@ import triton
 from torch import Tensor
 
 from gpa_nd.engine.fused.launch import Chip
-from gpa_nd.engine.fused.powers import power_of_two
 from gpa_nd.engine.fused.scores import Scores
 from gpa_nd.engine.fused.selection_tiles import PROGRAMS_PER_PROCESSOR, SUMS_AT_ONCE, Tile
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """Cells of heads whose sums are held at the same time."""
+    """Cells of heads whose sums are held at the same time.
+
+    Attributes:
+        first_head: the first head, counted over batch entries, too.
+        heads: how many there are.
+        first_cell: the first cell of each of these.
+        cells: how many there are.
+    """
 
     first_head: int
     heads: int
@@ -24,13 +30,15 @@ class Chunk:
     cells: int
 
 
-def chunks(scores: Scores, tile: Tile, per_cell: int = 0, together: int = 0) -> list[Chunk]:
-    """As many cells at a time as may hold their sums: those of whole heads, or else whole tiles of one head.
+def chunks(scores: Scores, *, per_cell: int, together: int) -> list[Chunk]:
+    """As many cells at a time as may hold their sums: those of whole heads, or else of one head.
 
-    So many sums per cell, or those of all coarse keys; so many cells together, or those that share a tile.
+    Args:
+        scores: whose heads and cells are divided.
+        per_cell: how many sums each cell has.
+        together: how many neighbouring cells of a head are not to be parted, as they share a tile.
     """
-    heads, cells, per_cell = scores.heads, len(scores.cells), per_cell or scores.keys_stored
-    together = together or max(1, tile.rows // power_of_two(scores.cells.largest))
+    heads, cells = scores.heads, len(scores.cells)
     heads_step = _even_step(heads, SUMS_AT_ONCE // (cells * per_cell))
     tiles_step = _even_step(triton.cdiv(cells, together), SUMS_AT_ONCE // (heads_step * together * per_cell))
     return [

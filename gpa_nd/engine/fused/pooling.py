@@ -6,7 +6,7 @@ import torch
 import triton
 from torch import Tensor
 
-from gpa_nd.engine.fused import selection_kernels as kernels
+from gpa_nd.engine.fused import pooling_kernels
 from gpa_nd.engine.fused.groups import Groups
 from gpa_nd.engine.fused.launch import Chip, launch, with_whole_rows
 from gpa_nd.engine.fused.selection_tiles import channel_parts, pool_tile
@@ -22,7 +22,7 @@ def pool(
     low = torch.empty(batch * heads, stored, channels, dtype=x.dtype, device=x.device)
     tile = pool_tile(channels, groups.largest)
     launch(
-        kernels.pool,
+        pooling_kernels.pool,
         (batch * heads * triton.cdiv(stored, tile.groups),),
         *(x, groups.order, groups.offsets_if_ragged, places, None if share is None else share.contiguous(), low),
         *(heads, len(groups) if places is None else len(places), stored, groups.largest),
@@ -39,7 +39,7 @@ def pool(
     return low
 
 
-def singles(x: Tensor) -> Groups:
+def groups_of_one(x: Tensor) -> Groups:
     """Every element as a group of its own."""
     places = torch.arange(x.shape[2] + 1, device=x.device)
     return Groups(places[:-1], places, 1)

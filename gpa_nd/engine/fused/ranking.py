@@ -22,7 +22,8 @@ def rank(scores: Scores, tile: Tile, best: Best) -> None:
     if scores.cells.largest > 1 or best.sums is not None:  # one row ranks as its softmax does
         lse = log_sum_exp(scores, tile)
     tile = sum_tile_of(tile, scores.cells.largest, scores.keys_stored)
-    parts = chunks(scores, tile)
+    together = max(1, tile.rows // power_of_two(scores.cells.largest))
+    parts = chunks(scores, per_cell=scores.keys_stored, together=together)
     sums, maxima = room(scores, tile, parts, scores.keys_stored)
     for chunk in parts:
         cell_sums(scores, tile, chunk, lse, sums, maxima)

@@ -6,7 +6,6 @@ Where cells have candidates, the same over these alone.
 from __future__ import annotations
 
 import torch
-import triton
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -15,14 +14,13 @@ from gpa_nd.engine.fused.best import Best
 from gpa_nd.engine.fused.candidate_ranking import rank_candidates
 from gpa_nd.engine.fused.groups import Groups
 from gpa_nd.engine.fused.launch import chip_of
-from gpa_nd.engine.fused.pooling import padded, pool, singles
+from gpa_nd.engine.fused.pooling import groups_of_one
 from gpa_nd.engine.fused.ranking import rank
 from gpa_nd.engine.fused.scores import Scores
 from gpa_nd.engine.fused.selection_tiles import tile_of
 from gpa_nd.layout import Layout
 from gpa_nd.partition import Partition
 
-LAST = torch.iinfo(torch.int64).max  # a position later than all others
 MOST_QUERIES = 2**27  # coarse ones: inside a tile, numbers are int32
 MOST_PARTS = 2**23  # times 256 channels is int32
 MOST_KEYS = 2**21  # coarse ones: the select kernel holds a block of their sums
@@ -115,7 +113,6 @@ def fused_select_keys(
 
     A cell's coarse queries may be those of another cell, or of several cells.
     """
-    queries = Groups(query_order, query_offsets, largest_query_group)
     cells = Groups(cell_order, cell_offsets, largest_cell)
     groups = Groups(key_order, key_offsets, largest_key_group)
     if len(cell_order) > MOST_QUERIES or len(groups) > MOST_KEYS:
@@ -130,24 +127,22 @@ def fused_select_keys(
         )
     if max(q.shape[2], k.shape[2]) >= 2**31:
         raise ValueError(f"q, k: backend 'triton' takes fewer than 2³¹ elements, got {q.shape[2]} and {k.shape[2]}")
-    chip, c = chip_of(q.device), q.shape[-1]
-    tile = tile_of(c, q.dtype, chip)
-    q_low = pool(q, queries, chip, len(cells.order), cells.order)
-    if scale <= 0:  # the kernels multiply by what is above zero
-        q_low *= -1 if scale < 0 else 0
-    stored = triton.cdiv(len(groups), tile.keys) * tile.keys
-    scores = Scores(
-        q_low=q_low,
-        k_low=pool(k, groups, chip, stored, share=share),
-        keys=len(groups),
-        channels=c,
+    chip = chip_of(q.device)
+    tile = tile_of(q.shape[-1], q.dtype, chip)
+    scores = Scores.of(
+        q,
+        k,
+        queries=Groups(query_order, query_offsets, largest_query_group),
         cells=cells,
-        ranges=None if key_ranges is None else key_ranges.contiguous(),
-        cell_positions=None if cell_positions is None else cell_positions.contiguous(),
-        key_positions=None if key_positions is None else padded(key_positions.mT, stored, LAST).mT.contiguous(),
-        added=None if added is None else padded(added.flatten(0, 1), stored, -torch.inf),
-        scale=abs(scale) or 1.0,
+        groups=groups,
+        tile=tile,
+        scale=scale,
         chip=chip,
+        added=added,
+        share=share,
+        ranges=key_ranges,
+        cell_positions=cell_positions,
+        key_positions=key_positions,
     )
     best = Best.empty(scores.heads, len(cells), min(kappa, len(groups)), wants_sums, q.device)
     if candidates is not None:
@@ -175,24 +170,18 @@ def fused_select_by_members(
     for name, count in (("q", len(cell_order)), ("k", k.shape[2])):
         if count > MOST_PARTS:
             raise ValueError(f"{name}: backend 'triton' takes up to {MOST_PARTS:,} parts of groups, got {count:,}")
-    cells, chip, c = Groups(cell_order, cell_offsets, largest_cell), chip_of(q.device), q.shape[-1]
-    tile = tile_of(c, q.dtype, chip)
-    q_low = pool(q, singles(q), chip, len(cell_order), cell_order)
-    if scale <= 0:  # the kernels multiply by what is above zero
-        q_low *= -1 if scale < 0 else 0
-    stored = triton.cdiv(k.shape[2], tile.keys) * tile.keys
-    scores = Scores(
-        q_low=q_low,
-        k_low=pool(k, singles(k), chip, stored),
-        keys=k.shape[2],
-        channels=c,
+    cells, chip = Groups(cell_order, cell_offsets, largest_cell), chip_of(q.device)
+    tile = tile_of(q.shape[-1], q.dtype, chip)
+    scores = Scores.of(
+        q,
+        k,
+        queries=groups_of_one(q),
         cells=cells,
-        ranges=None,
-        cell_positions=None,
-        key_positions=None,
-        added=None if added is None else padded(added.flatten(0, 1), stored, -torch.inf),
-        scale=abs(scale) or 1.0,
+        groups=groups_of_one(k),
+        tile=tile,
+        scale=scale,
         chip=chip,
+        added=added,
     )
     table = Partition.from_tensors(members).table
     best = Best.empty(scores.heads, len(cells), min(kappa, len(table)), wants_sums, q.device)
