@@ -109,13 +109,13 @@ def exported(module, inputs):
 
 
 def pytest_generate_tests(metafunc):
-    if "name" in metafunc.fixturenames:
-        metafunc.parametrize("name", list(CASES)[: None if metafunc.config.getoption("--nightly") else STAND_FOR_ALL])
+    if "case" in metafunc.fixturenames:
+        metafunc.parametrize("case", list(CASES)[: None if metafunc.config.getoption("--nightly") else STAND_FOR_ALL])
 
 
 @torch.no_grad()
-def test_onnx_runtime_gives_the_same_for_any_batch(name):
-    module, inputs = CASES[name]
+def test_onnx_runtime_gives_the_same_for_any_batch(case):
+    module, inputs = CASES[case]
     run = exported(module, inputs)
     for some in (inputs, [torch.cat([x, x.flip(0), x[:1]]) for x in inputs]):
         assert (run(*some) - module(*some)).abs().max() < 1e-5

@@ -336,9 +336,10 @@ def test_one_minus_two_anywhere_in_a_long_list_spoils_its_cell():
     assert (dq == 0).all(-1).equal(cell.expand(1, 1, 80))
 
 
-def test_minus_two_answers_nan_also_where_there_is_a_single_coarse_key():
+@pytest.mark.parametrize("c", [16, 80])
+def test_minus_two_answers_nan_also_where_there_is_a_single_coarse_key(c):
     layout = audio(4, 4, 1)
-    q, k, v = tokens(layout, heads=1, batch=2)
+    q, k, v = tokens(layout, heads=1, batch=2, c=c, c_v=c)
     relevant = torch.tensor([[[[-2]]], [[[0]]]], device=DEVICE)
     out = attention.attend(q, k, v, layout, relevant, None, None, 0.25)
     expected = reference.attend(q, k, v, layout, relevant, None, None, 0.25, "dot")

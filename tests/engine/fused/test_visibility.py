@@ -8,7 +8,7 @@ import torch
 pytest.importorskip("triton")
 
 import gpa_nd
-from gpa_nd import Layout, Partition
+from gpa_nd import Layout, Partition, select_keys
 from gpa_nd.always import GlobalElements, GridNeighbourhood
 from gpa_nd.engine import reference
 from gpa_nd.engine.bias import CoarseBias
@@ -422,3 +422,11 @@ def test_repeats_agree_bit_for_bit():
         return run(lambda *x: attention.attend(*x[:3], layout, relevant, None, x[3], 0.25), (q, k, v, bias))
 
     assert all(a.equal(b) for a, b in zip(repeat(), repeat(), strict=True))
+
+
+def test_cells_of_several_tiles_see_no_key_that_is_later_along_any_axis():
+    layout = layout_of(gpa_nd.image(1, 2, 3, causal=(True, True)), 10, 11)
+    assert layout.rankers.largest > 16
+    q, k = torch.randn(2, 1, 1, 110, 16, generator=torch.Generator().manual_seed(0)).to(DEVICE)
+    one, other = (select_keys(q, k, layout, kappa=3, backend=x) for x in ("triton", "reference"))
+    assert one.equal(other)
