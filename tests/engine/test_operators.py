@@ -160,6 +160,19 @@ def test_shapes_of_a_selection_are_known_without_data(backend, ranking, kappa, m
     assert (known.shape, known.dtype) == (found.shape, found.dtype)
 
 
+def test_the_operator_that_pools_knows_its_shape_and_its_gradient():
+    groups = image().layout((10, 13), (10, 13)).key_groups  # those at the edges are smaller
+    x = flat(tokens())[0].requires_grad_()
+    weights = torch.randn(2, 2, len(groups), 16, dtype=x.dtype)
+    pooled, expected = torch.ops.gpa_nd.blocked_pool(x, groups.tensors()), groups.mean(x)
+    torch.testing.assert_close(pooled, expected, rtol=0, atol=1e-14)
+    grads = (torch.autograd.grad((y * weights).sum(), x)[0] for y in (pooled, expected))
+    torch.testing.assert_close(*grads, rtol=0, atol=1e-14)
+    with FakeTensorMode(allow_non_fake_inputs=True) as fake:
+        known = torch.ops.gpa_nd.blocked_pool(fake.from_tensor(x), groups.tensors())
+    assert (known.shape, known.dtype) == (pooled.shape, pooled.dtype)
+
+
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize(
     "settings",
