@@ -159,7 +159,8 @@ def _run_and_exit(folder: Path, tests: list[str], seconds: dict[str, float], rep
         torch.set_num_threads(1)
         files = list(dict.fromkeys(test.partition("::")[0] for test in tests))
         early = ("-W", "ignore::pytest.PytestAssertRewriteWarning")  # what was imported before pytest began
-        arguments = ["-x", "-q", "-p", "no:cacheprovider", "--few", "0", *early, *files]
+        every_case = ("--few", "0") if any(file.startswith("tests/") for file in files) else ()  # an option of tests
+        arguments = ["-x", "-q", "-p", "no:cacheprovider", *every_case, *early, *files]
         code = pytest.main(arguments, [_Chosen(tests, seconds, report)])
     except BaseException:
         with report.open("a", encoding="utf-8") as file:
