@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from zlib import crc32
 
 import pytest
 import torch
@@ -27,6 +25,7 @@ from gpa_nd.ops import GraphDownsampler, GridDownsampler
 from gpa_nd.ops.base import IndexUpsampler
 from gpa_nd.partition import Partition
 from gpa_nd.partitioners import GraphPartitioner, GridPartitioner
+from tests.few import few_of_each
 
 BACKENDS: tuple[Backend, ...] = ("reference", "torch")
 
@@ -66,17 +65,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if len(kept) < len(items):
         config.hook.pytest_deselected(items=list(set(items).difference(kept)))
     items[:] = sorted(kept, key=lambda item: item.path.name not in LONG)
-
-
-def few_of_each(items: list[pytest.Item], at_most: Callable[[pytest.Item], int]) -> list[pytest.Item]:
-    """At most so many cases of every test, 0 for all: as if drawn, but the same ones each time."""
-    of_test = defaultdict[str, list[pytest.Item]](list)
-    for item in items:
-        of_test[item.nodeid.partition("[")[0]].append(item)
-    kept = set[pytest.Item]()
-    for of in of_test.values():
-        kept.update(sorted(of, key=lambda item: crc32(item.nodeid.encode()))[: at_most(of[0]) or None])
-    return [item for item in items if item in kept]
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ from pathlib import Path, PurePath
 import coverage
 import pytest
 
-from tests.conftest import few_of_each
+from tests.few import few_of_each
 from tests.trust.mutants.operators import Change
 
 TESTS = (
