@@ -124,8 +124,8 @@ class Trace:
     def in_turn(self, file: str, cases: list[set[str]], budget: float) -> list[str]:
         """One case of every test, the quickest, then a second one of each, and so on: so many seconds in all.
 
-        All cases of the tests that mirror the file come first; then the cases in their order; then those of the same
-        tests that were left out when lines were recorded.
+        The cases come in their order, then those of the same tests that were left out when lines were recorded, and
+        those of the tests that mirror the file; in each turn these tests are the first.
         """
         own = f"/test_{PurePath(file).stem}.py::"
         nearness = {case: -i for i, of in enumerate(reversed(cases)) for case in of}
@@ -134,7 +134,7 @@ class Trace:
         for test in tests:
             order = sorted(self.cases[test], key=lambda case: (nearness.get(case, 1), self.seconds[case]))
             for turn, case in enumerate(order):
-                turns.append((own not in test, nearness.get(case, 1), turn, self.seconds[case], case))
+                turns.append((nearness.get(case, 1), turn, own not in test, self.seconds[case], case))
         chosen, spent = list[str](), 0.0
         for *_, seconds, case in sorted(turns):
             if spent + seconds <= budget:
