@@ -36,7 +36,12 @@ class Rule:
         return self.ranking == "rms" or (twice and self.affinity == "dot")
 
     def first_look(self) -> Rule:
-        """How these candidates are chosen."""
+        """How these candidates are chosen.
+
+        Example:
+            >>> Rule(2, "rerank", 0.5, "dot").first_look()
+            Rule(kappa=6, ranking='rerank', mass=None, affinity='dot')
+        """
         return replace(self, kappa=CANDIDATES * self.kappa, mass=None)
 
 

@@ -284,9 +284,6 @@ def test_more_than_32_bits_can_count_is_refused():
         call.check_reach(few, many, relevant[:, :, 1:])
     with pytest.raises(ValueError, match="got 2147483648 selected keys of a head"):
         call.check_reach(few, many[:, :, 1:], relevant)
-    alone = torch.empty(1, 4, 1, 2**29, device="meta", dtype=torch.int64)
-    with pytest.raises(ValueError, match="got 2147483648 selected keys of a head"):
-        call.check_reach(few, many[:, :, 1:], alone)
 
 
 def test_a_coarse_key_may_be_named_twice():
