@@ -253,7 +253,7 @@ class _Dense:
 
 
 def _measure(dense: _Dense, some: _Cells, relevant: Tensor, batch: int, head: int, kept: Tensor) -> None:
-    """Fill in, for the queries of some cells, what :class:`Mass` has in this order: captured, best, and their shares."""
+    """Fill in (4, B, H, n_q) for the queries of some cells: what they capture, the best, and the share of each."""
     chosen = _named(relevant, len(dense.layout.members))
     count = chosen.sum(-1, keepdim=True)
     of_cells = torch.zeros(chosen.shape, dtype=kept.dtype, device=chosen.device)
