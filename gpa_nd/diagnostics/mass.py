@@ -33,12 +33,15 @@ class Mass:
         queries: (asked,) numbers of these queries, ascending.
         share: (B, H, asked) the part that these keys are of all that the query sees: what would be captured of
             attention that is spread evenly.
+        best_share: (B, H, asked) the same of the best choice. It is the larger one where that takes larger groups, or
+            groups of which the query sees more; then judge each mass by its own share, and do not judge by ``ratio``.
     """
 
     captured: Float[Tensor, "b h asked"]
     best: Float[Tensor, "b h asked"]
     queries: Int[Tensor, " asked"]
     share: Float[Tensor, "b h asked"]
+    best_share: Float[Tensor, "b h asked"]
 
     @property
     def mean(self) -> float:
@@ -56,13 +59,20 @@ class Mass:
         return float(self.share.nanmean())
 
     @property
+    def mean_best_share(self) -> float:
+        """Mean of ``best_share`` over the same."""
+        return float(self.best_share.nanmean())
+
+    @property
     def ratio(self) -> float:
         """``mean / mean_best``, by which a ranking is judged: 1 if no choice of as many coarse keys were better."""
         return self.mean / self.mean_best
 
     def __str__(self) -> str:
+        share, best_share = f"{self.mean_share:.2%}", f"{self.mean_best_share:.2%}"
+        other = "" if best_share == share else f" in {best_share}"
         return (
-            f"{self.mean:.1%} captured in {self.mean_share:.2%} of the keys, {self.mean_best:.1%} at best: "
+            f"{self.mean:.1%} captured in {share} of the keys, {self.mean_best:.1%} at best{other}: "
             f"{self.ratio:.1%} of it"
         )
 
@@ -135,7 +145,7 @@ def captured_mass(
     bias = key_bias_of(key_mask, key_bias, k)
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     dense = _Dense(q, hide(k, bias), layout, bias, scale, affinity)
-    captured, best, share = (torch.full(q.shape[:3], torch.nan, dtype=wide(q.dtype), device=q.device) for _ in range(3))
+    kept = torch.full((4, *q.shape[:3]), torch.nan, dtype=wide(q.dtype), device=q.device)
     wanted = torch.ones(len(layout.query_cells), dtype=torch.bool, device=q.device)
     if cells is not None:
         wanted = torch.zeros_like(wanted).index_fill_(0, cells.long(), True)
@@ -143,9 +153,10 @@ def captured_mass(
         for some in _blocks(wanted.nonzero()[:, 0], layout, SCORES_AT_ONCE // max(1, k.shape[2])):
             for batch in range(q.shape[0]):
                 for head in range(q.shape[1]):
-                    _measure(dense, some, relevant[batch, head, some.cells], batch, head, captured, best, share)
+                    _measure(dense, some, relevant[batch, head, some.cells], batch, head, kept)
     queries = wanted[layout.fine_cells.labels].nonzero()[:, 0]
-    return Mass(captured[:, :, queries], best[:, :, queries], queries, share[:, :, queries])
+    captured, best, share, best_share = kept[..., queries]
+    return Mass(captured, best, queries, share, best_share)
 
 
 @dataclass(frozen=True)
@@ -241,13 +252,11 @@ class _Dense:
         return reach if layout.always is None else reach | _named(layout.always[cells], len(keys))
 
 
-def _measure(
-    dense: _Dense, some: _Cells, relevant: Tensor, batch: int, head: int, captured: Tensor, best: Tensor, share: Tensor
-) -> None:
-    """Fill in the mass of the queries of some cells."""
+def _measure(dense: _Dense, some: _Cells, relevant: Tensor, batch: int, head: int, kept: Tensor) -> None:
+    """Fill in (4, B, H, n_q) for the queries of some cells: what they capture, the best, and the share of each."""
     chosen = _named(relevant, len(dense.layout.members))
     count = chosen.sum(-1, keepdim=True)
-    of_cells = torch.zeros(chosen.shape, dtype=captured.dtype, device=chosen.device)
+    of_cells = torch.zeros(chosen.shape, dtype=kept.dtype, device=chosen.device)
     for queries, local in some.pieces:
         mass, even, sees = dense.on_groups(batch, head, some, queries, local)
         of_cells.index_add_(0, local, mass)
@@ -259,8 +268,8 @@ def _measure(
         if len(some.pieces) > 1:  # too many to be held: again
             mass, even, sees = dense.on_groups(batch, head, some, queries, local)
         nothing = ~sees | spoilt[local]
-        for result, of, kept in ((captured, mass, chosen), (best, mass, wisest), (share, even, chosen)):
-            result[batch, head, queries] = (of * kept[local]).sum(-1).masked_fill(nothing, torch.nan)
+        for row, (of, taken) in enumerate(((mass, chosen), (mass, wisest), (even, chosen), (even, wisest))):
+            kept[row, batch, head, queries] = (of * taken[local]).sum(-1).masked_fill(nothing, torch.nan)
 
 
 def _named(numbers: Int[Tensor, "p r"], count: int) -> Bool[Tensor, "p count"]:

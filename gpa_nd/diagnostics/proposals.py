@@ -15,6 +15,7 @@ from gpa_nd.diagnostics.budget import Budget
 from gpa_nd.diagnostics.candidates import Make, candidates, group_size, settings_text
 from gpa_nd.diagnostics.cost import Cost, cost_of_layout, mebibytes, short
 from gpa_nd.diagnostics.mass import Mass, captured_mass
+from gpa_nd.diagnostics.pairs import pairs
 from gpa_nd.engine import select_keys
 from gpa_nd.engine.arguments import check_structured
 from gpa_nd.layout import Layout
@@ -33,6 +34,9 @@ class Proposal:
         kappa: κ.
         gpa: the module that these make.
         cost: what a call of it costs.
+        always_on: how many of the keys per query, in the mean, its cell did not select: those of ``always`` and, where
+            the attention is causal, those that the cell overlaps. Much of it, beside few that were selected, is a local
+            window.
         mass: how much of dense attention it keeps on the tensors that were given; None without tensors.
     """
 
@@ -41,6 +45,7 @@ class Proposal:
     kappa: int
     gpa: GPA
     cost: Cost
+    always_on: float
     mass: Mass | None = None
 
     @property
@@ -51,8 +56,9 @@ class Proposal:
     def __str__(self) -> str:
         chosen = settings_text(self.downsample, self.cells, self.kappa)
         mass = "" if self.mass is None else f"{self.mass.mean:.1%} captured, "
+        always = f" ({self.always_on:,.0f} always on)" if self.always_on else ""
         return (
-            f"{chosen}: {mass}{self.cost.keys_per_query:,.0f} keys per query, "
+            f"{chosen}: {mass}{self.cost.keys_per_query:,.0f} keys per query{always}, "
             f"{short(self.cost.total.multiply_adds)} multiply-adds, {mebibytes(self.cost.torch_bytes)}{self._dearer}"
         )
 
@@ -90,14 +96,16 @@ def propose_within(
     - coarse queries along each side of a cell: 1, 2, 4; on a single axis 1, 4, 16, 64; along an axis with d = 1 one.
     - κ: 1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, below the number of coarse keys.
 
-    Among settings of as many keys per query the one with the smaller groups comes first. Which of them attends to the
-    right keys, shapes cannot tell: :func:`propose_capturing` asks the data.
+    Among settings of as many keys per query the one with the smaller groups comes first. Keys that are always on count
+    as well, so that the first of a causal attention may select few. Which of them attends to the right keys, shapes
+    cannot tell: :func:`propose_capturing` asks the data.
 
     Args:
         make: :func:`gpa_nd.audio`, :func:`gpa_nd.image` or :func:`gpa_nd.video`; for more arguments, all of which
             count, ``partial(gpa_nd.image, causal=True, ranking="rerank")``; for a graph ``partial(gpa_nd.graph,
             edge_index, num_nodes)``, which is coarsened anew for every d and size of cells. Any function of
-            ``downsample``, ``cells`` and ``kappa`` will do, such as one for two structures.
+            ``downsample``, ``cells`` and ``kappa`` will do, such as one for two structures. Positions that
+            :func:`~gpa_nd.causal` puts into a layout are not counted; :func:`cost` counts such a layout.
         query_shape: sizes of the axes of q between heads and channels.
         key_shape: those of k and v; as of the queries by default.
         channels: c.
@@ -136,12 +144,12 @@ def propose_within(
     for candidate in candidates(make, query_shape):
         gpa, downsample, cells = candidate.gpa, candidate.downsample, candidate.cells
         layout = gpa.layout(query_shape, query_shape if key_shape is None else key_shape)
-        best = None
+        best, always_on = None, _always_on(layout)
         for kappa in candidate.kappas(layout):
             proposed = candidate.with_kappa(kappa)
             costs = cost_of_layout(layout, proposed, replace(sizes, affinity=gpa.affinity), backward=backward)
             if budget.allows(costs, settings_text(downsample, cells, kappa)):
-                best = Proposal(downsample, cells, kappa, proposed, costs)
+                best = Proposal(downsample, cells, kappa, proposed, costs, always_on)
         if best is not None:
             found.append(best)
     if not budget.tried:
@@ -239,12 +247,17 @@ def propose_capturing(
         if low < len(kappas):
             proposed = candidate.with_kappa(kappas[low])
             of_call = cost_of_layout(layout, proposed, replace(sizes, affinity=gpa.affinity), backward=backward)
-            found.append(Proposal(downsample, number, kappas[low], proposed, of_call, tried[low]))
+            found.append(Proposal(downsample, number, kappas[low], proposed, of_call, _always_on(layout), tried[low]))
     if most < 0:
         raise ValueError(_too_small(query_shape))
     if not found:
         raise ValueError(f"mass: expected at most {most:.3g}, the most that a setting captures ({by}), got {mass}")
     return sorted(found, key=lambda x: x.cost.total.multiply_adds)
+
+
+def _always_on(layout: Layout) -> float:
+    """To how many keys a query attends that its cell did not select, in the mean."""
+    return pairs(layout, kappa=0)[1] / max(1, layout.query_groups.num_elements)
 
 
 def _too_small(query_shape: Shape) -> str:

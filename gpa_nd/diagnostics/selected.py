@@ -38,6 +38,9 @@ class Selected:
     def keys(self, cell: int, *, batch: int = 0, head: int = 0) -> Int[Tensor, " n"]:
         """Numbers of the keys that a cell attends to, best coarse key first; of a grid they count row-major.
 
+        Of a :class:`~gpa_nd.nn.TokenAttention` they count tokens, leading ones first: those of the grid are ``keys -
+        leading``, from 0 up to its size.
+
         Args:
             cell: its number. The cell of a query is ``layout.fine_cells.labels[query]``.
             batch: the batch entry.

@@ -9,6 +9,8 @@ import torch
 import gpa_nd
 from gpa_nd import Layout, select_keys
 from gpa_nd.diagnostics import captured_mass, key_contributions, mass
+from gpa_nd.ops import GraphDownsampler
+from gpa_nd.partitioners import GraphPartitioner
 from tests.seeing import KEY_HEADS, ROWS
 
 
@@ -62,6 +64,16 @@ def test_it_says_of_how_many_keys_it_is_the_mass():
     assert repr(found) == f"<{found}, of 8 queries>"
 
 
+def test_where_the_best_choice_takes_larger_groups_it_says_of_how_many_keys():
+    labels = torch.tensor([0] * 6 + [1, 1])
+    gpa = gpa_nd.GPA(GraphPartitioner(torch.tensor([0, 0])), GraphDownsampler(labels), kappa=1)
+    q = k = torch.zeros(1, 1, 8, 4)
+    found = captured_mass(q, k, gpa.layout((8,), (8,)), torch.tensor([[[[1]]]]))
+    assert found.best_share.equal(found.best)  # attention is spread evenly
+    assert found.share.equal(found.captured)
+    assert str(found) == "25.0% captured in 25.00% of the keys, 75.0% at best in 75.00%: 33.3% of it"
+
+
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
 def test_with_all_keys_selected_it_is_one_or_nan_for_a_query_that_sees_nothing(row):
     layout, tokens = row.layout(), row.tokens()
@@ -72,6 +84,7 @@ def test_with_all_keys_selected_it_is_one_or_nan_for_a_query_that_sees_nothing(r
     assert found.captured.isnan().equal(nothing.expand(found.captured.shape))
     assert (found.captured.nan_to_num(1) - 1).abs().max() < 1e-12
     assert found.ratio == pytest.approx(1)
+    torch.testing.assert_close(found.best_share, found.share, equal_nan=True)
 
 
 def test_no_choice_of_as_many_coarse_keys_holds_more_than_the_best(case):

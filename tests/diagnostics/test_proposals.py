@@ -50,6 +50,18 @@ def test_videos_are_offered_groups_and_cells_of_single_frames():
     assert all(proposal.downsample[0] == 1 and proposal.cells[0] == 6 for proposal in frames)
 
 
+def test_a_proposal_says_how_many_of_its_keys_are_always_on():
+    make = partial(gpa_nd.audio, causal=True)
+    for proposal in propose_within(make, (2048,), channels=16, multiply_adds=20e6):
+        of_cell = 2048 // proposal.cells
+        assert proposal.always_on == of_cell  # the groups that the cell overlaps, which are its own
+        assert proposal.always_on < proposal.cost.keys_per_query <= of_cell + proposal.kappa * proposal.downsample
+        assert f" keys per query ({of_cell} always on), " in str(proposal)
+    for proposal in propose_within(gpa_nd.audio, (2048,), channels=16, multiply_adds=20e6):
+        assert proposal.always_on == 0
+        assert "always on" not in str(proposal)
+
+
 def test_any_function_of_the_settings_makes_one_for_two_structures():
     def listening(downsample, cells, kappa):
         groups = GridDownsampler(downsample)

@@ -96,7 +96,10 @@ def test_tokens_on_a_grid_are_measured_as_they_are_attended_to(leading, key_head
     at_once = captured_by(attention, q, k, grid=(9, 12))
     assert at_once.captured.equal(of_steps.captured)
     assert at_once.captured.shape == (2, 3, 9 * 12)
-    assert len(selected(attention, q, k, grid=(9, 12)).keys(0)) >= leading + 4
+    keys = selected(attention, q, k, grid=(9, 12)).keys(0)
+    assert len(keys) >= leading + 4
+    on_grid, there = (x[:, :, leading:].unflatten(2, (9, 12)) for x in (q, k))
+    assert (keys[keys >= leading] - leading).equal(selected(gpa, on_grid, there).keys(0))
 
 
 def test_a_layout_of_two_structures_with_positions_is_measured_and_counted():
