@@ -23,7 +23,8 @@ class Downsampler(ABC):
     A geometry says which elements form a group; all the rest follows.
 
     Law: ``groups(shape)`` is a partition of the ``prod(shape)`` elements, numbered row-major, and depends on nothing
-    but ``shape``. ``testing.assert_partition`` checks it.
+    but ``shape``. ``testing.assert_partition`` checks it, and
+    ``testing.assert_consistent`` the laws of methods that may be overridden.
 
     Example:
         >>> class Pairs(Downsampler):
