@@ -23,8 +23,7 @@ class Downsampler(ABC):
     A geometry says which elements form a group; all the rest follows.
 
     Law: ``groups(shape)`` is a partition of the ``prod(shape)`` elements, numbered row-major, and depends on nothing
-    but ``shape``. ``testing.assert_partition`` checks it, and
-    ``testing.assert_consistent`` the laws of methods that may be overridden.
+    but ``shape``. ``testing.assert_partition`` checks it, and ``testing.assert_consistent`` the laws of other methods.
 
     Example:
         >>> class Pairs(Downsampler):
