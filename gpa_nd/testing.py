@@ -13,6 +13,7 @@ Example:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +21,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from gpa_nd.always.base import AlwaysOn
+from gpa_nd.checks import kind_of
 from gpa_nd.engine import gpa_attention
 from gpa_nd.layout import Layout
 from gpa_nd.nn.gpa import GPA
@@ -80,7 +82,7 @@ def assert_consistent(partitioner: Partitioner, downsampler: Downsampler, shape:
         >>> assert_consistent(GridPartitioner((2, 3)), GridDownsampler((2, 2)), (5, 7))
     """
     for operator, kind in ((partitioner, Partitioner), (downsampler, Downsampler)):
-        assert isinstance(operator, kind), f"expected a {kind.__name__}, got {type(operator).__name__}"
+        assert isinstance(operator, kind), f"expected a {kind.__name__}, got {kind_of(operator)}"
     groups = downsampler.groups(shape)
     assert_partition(groups, torch.Size(shape).numel())
     coarse_shape = downsampler.coarse_shape(shape)
@@ -99,11 +101,23 @@ def assert_consistent(partitioner: Partitioner, downsampler: Downsampler, shape:
         assert under[under >= 0].sort().values.equal(fine_cell[:, 0]), (
             f"the elements under cell {number} are not those of its fine cell (Definition 5)"
         )
-    _assert_within(named(downsampler.parts, shape), downsampler.parts(shape), groups)
+    _assert_within(named(downsampler.parts, shape), _answer(downsampler.parts, shape), groups)
     _assert_side_by_side(downsampler.packed_groups, downsampler.groups, shape)
     _assert_side_by_side(downsampler.packed_parts, downsampler.parts, shape)
     _assert_side_by_side(upsampler.packed_members, upsampler.members, shape)
     _assert_side_by_side(partitioner.packed_cells, partitioner.cells, coarse_shape)
+
+
+def _answer(method: Callable[[Any], Partition], asked: Sequence[Any]) -> Partition:
+    """The partition that a method of a geometry returns."""
+    try:
+        answer = method(asked)
+    except Exception as error:
+        raise AssertionError(f"{named(method, asked)} raised {type(error).__name__}: {error}") from error
+    assert isinstance(answer, Partition), (
+        f"{named(method, asked)}: expected a Partition, got {type(answer).__name__}; Partition.from_labels makes one"
+    )
+    return answer
 
 
 def _assert_within(name: str, parts: Partition, groups: Partition) -> None:
@@ -124,8 +138,7 @@ def _assert_side_by_side(
     """A method ``packed_…`` says what ``Partition.concat`` makes of the partitions of each structure."""
     shape = tuple(shape)
     for shapes in ((shape,), (shape, *_near(alone, shape), shape, shape)):  # backwards it is another pack
-        name, got, expected = named(together, shapes), together(shapes), packed(alone, shapes)
-        assert isinstance(got, Partition), f"{name}: expected a Partition, got {type(got).__name__}"
+        name, got, expected = named(together, shapes), _answer(together, shapes), packed(alone, shapes)
         law = f"{name}: expected what Partition.concat makes of {alone.__name__} of each"
         assert (len(got), got.num_elements) == (len(expected), expected.num_elements), f"{law}, {expected}, got {got}"
         assert got.offsets.equal(got.host_offsets.to(got.offsets.device)), (

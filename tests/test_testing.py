@@ -40,6 +40,8 @@ def test_the_commonest_mistakes_are_named():
         testing.assert_partition(torch.tensor([0, 1]), 2)
     with pytest.raises(AssertionError, match="expected a Partitioner, got GridDownsampler"):
         testing.assert_consistent(GridDownsampler(2), GridPartitioner(2), (4, 4))
+    with pytest.raises(AssertionError, match="expected a Partitioner, got the class Halves; make one"):
+        testing.assert_consistent(Halves, Strides(), (4,))
 
 
 def test_too_few_elements_fail():
@@ -149,6 +151,10 @@ def test_hooks_that_keep_their_laws_pass():
         (
             wrong(Strides, "packed_groups", lambda self, shapes: self.groups(shapes[0]).labels),
             "WrongStrides.packed_groups.*: expected a Partition, got Tensor",
+        ),
+        (
+            wrong(Strides, "packed_groups", lambda self, shapes: self.groups(shapes)),
+            r"WrongStrides.packed_groups\(\(\(9,\),\)\) raised TypeError: ",
         ),
         (
             wrong(Strides, "parts", lambda self, shape: Pairs().groups(shape)),
