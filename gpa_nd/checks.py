@@ -44,6 +44,11 @@ def check_tensor(name: str, value: object) -> None:
         raise TypeError(f"{name}: expected a tensor, got {type(value).__name__}")
 
 
+def kind_of(value: object) -> str:
+    """What came in place of an instance: its class, or that it is a class itself."""
+    return f"the class {value.__name__}; make one" if isinstance(value, type) else type(value).__name__
+
+
 def check_integers(name: str, value: object) -> None:
     """A tensor of int64 or int32.
 

@@ -12,16 +12,21 @@ Example:
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from gpa_nd.always.base import AlwaysOn
+from gpa_nd.checks import kind_of
 from gpa_nd.engine import gpa_attention
 from gpa_nd.layout import Layout
 from gpa_nd.nn.gpa import GPA
-from gpa_nd.ops.base import Downsampler, Shape
+from gpa_nd.ops.asked import named, partition_of
+from gpa_nd.ops.base import Downsampler, Shape, packed
 from gpa_nd.partition import Partition
 from gpa_nd.partitioners.base import Partitioner
 
@@ -60,6 +65,9 @@ def assert_partition(partition: Partition, num_elements: int) -> None:
 def assert_consistent(partitioner: Partitioner, downsampler: Downsampler, shape: Shape) -> None:
     """U_d(J'^(l)) = J^(l): the fine cells are the elements under the coarse cells (Definition 5).
 
+    Parts of groups lie within them. Structures side by side, of this shape and of some that are longer along one axis
+    as far as the geometry has them, are divided as each of them is, numbered on from each to the next.
+
     Args:
         partitioner: cells of the coarse structure.
         downsampler: groups of the fine structure.
@@ -74,7 +82,7 @@ def assert_consistent(partitioner: Partitioner, downsampler: Downsampler, shape:
         >>> assert_consistent(GridPartitioner((2, 3)), GridDownsampler((2, 2)), (5, 7))
     """
     for operator, kind in ((partitioner, Partitioner), (downsampler, Downsampler)):
-        assert isinstance(operator, kind), f"expected a {kind.__name__}, got {type(operator).__name__}"
+        assert isinstance(operator, kind), f"expected a {kind.__name__}, got {kind_of(operator)}"
     groups = downsampler.groups(shape)
     assert_partition(groups, torch.Size(shape).numel())
     coarse_shape = downsampler.coarse_shape(shape)
@@ -93,6 +101,74 @@ def assert_consistent(partitioner: Partitioner, downsampler: Downsampler, shape:
         assert under[under >= 0].sort().values.equal(fine_cell[:, 0]), (
             f"the elements under cell {number} are not those of its fine cell (Definition 5)"
         )
+    _assert_within(named(downsampler.parts, shape), _answer(downsampler.parts, shape), groups)
+    _assert_side_by_side(downsampler.packed_groups, downsampler.groups, shape)
+    _assert_side_by_side(downsampler.packed_parts, downsampler.parts, shape)
+    _assert_side_by_side(upsampler.packed_members, upsampler.members, shape)
+    _assert_side_by_side(partitioner.packed_cells, partitioner.cells, coarse_shape)
+
+
+def _answer(method: Callable[[Any], Partition], asked: Sequence[Any]) -> Partition:
+    """The partition that a method of a geometry returns."""
+    try:
+        answer = method(asked)
+    except Exception as error:
+        raise AssertionError(f"{named(method, asked)} raised {type(error).__name__}: {error}") from error
+    assert isinstance(answer, Partition), (
+        f"{named(method, asked)}: expected a Partition, got {type(answer).__name__}; Partition.from_labels makes one"
+    )
+    return answer
+
+
+def _assert_within(name: str, parts: Partition, groups: Partition) -> None:
+    """Each part lies within one group."""
+    try:
+        assert_partition(parts, groups.num_elements)
+    except AssertionError as error:
+        raise AssertionError(f"{name}: {error}") from error
+    for number, part in enumerate(parts.split(groups.labels.to(parts.order.device)[:, None])):
+        assert len(found := part.unique()) == 1, (
+            f"{name}: expected every part within one group, got part {number} in groups {found.tolist()}"
+        )
+
+
+def _assert_side_by_side(
+    together: Callable[[Sequence[Shape]], Partition], alone: Callable[[Shape], Partition], shape: Shape
+) -> None:
+    """A method ``packed_…`` says what ``Partition.concat`` makes of the partitions of each structure."""
+    shape = tuple(shape)
+    for shapes in ((shape,), (shape, *_near(alone, shape), shape, shape)):  # backwards it is another pack
+        name, got, expected = named(together, shapes), _answer(together, shapes), packed(alone, shapes)
+        law = f"{name}: expected what Partition.concat makes of {alone.__name__} of each"
+        assert (len(got), got.num_elements) == (len(expected), expected.num_elements), f"{law}, {expected}, got {got}"
+        assert got.offsets.equal(got.host_offsets.to(got.offsets.device)), (
+            f"{name}: offsets on the device and on the host differ"
+        )
+        for cell, (own, wanted) in enumerate(zip(_cells(got), _cells(expected), strict=True)):
+            assert own == wanted, f"{law}, where cell {cell} holds {_short(wanted)}, got {_short(own)}"
+
+
+def _near(method: Callable[[Shape], Partition], shape: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """Shapes with one element more along an axis, or twice as many: the first of both that the method divides."""
+    found = []
+    for axis, size in enumerate(shape):
+        for longer in (size + 1, 2 * size):
+            other = (*shape[:axis], longer, *shape[axis + 1 :])
+            try:
+                partition_of(method, other)
+            except (TypeError, ValueError):
+                continue  # labels are for one shape only
+            found.append(other)
+            break
+    return found
+
+
+def _cells(partition: Partition) -> list[list[int]]:
+    return [cell.tolist() for cell in partition.order.split(partition.host_offsets.diff().tolist())]
+
+
+def _short(elements: list[int]) -> str:
+    return str(elements) if len(elements) <= 8 else f"{str(elements[:8])[:-1]}, …]"
 
 
 def assert_always_on(

@@ -104,14 +104,23 @@ def test_a_bias_sways_the_selection_by_its_mean(backend):
         (
             {"key_mask": torch.ones(2, 19, dtype=torch.bool)},
             ValueError,
-            r"key_mask: expected shape \(2, 20\), got \(2, 19\)",
+            r"key_mask: expected shape \(2, 20\), got \(2, 19\)$",
         ),
         (
             {"key_bias": torch.ones(2, 20, dtype=torch.int64)},
             TypeError,
             "key_bias: expected a floating point tensor, got torch.int64",
         ),
-        ({"key_bias": torch.ones(2, 1, 20)}, ValueError, r"key_bias: expected shape \(2, 3, 20\), got \(2, 1, 20\)"),
+        (
+            {"key_bias": torch.ones(2, 1, 20)},
+            ValueError,
+            r"key_bias: expected shape \(2, 3, 20\), got \(2, 1, 20\); it is",
+        ),
+        (
+            {"key_mask": torch.ones(1, 20, dtype=torch.bool)},
+            ValueError,
+            r"key_mask: expected shape \(2, 20\), got \(1, 20\); it is not broadcast, key_mask.expand\(2, 20\) fits",
+        ),
         (
             {"key_bias": torch.ones(2, 3, 20, device="meta")},
             ValueError,

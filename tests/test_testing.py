@@ -9,7 +9,7 @@ from gpa_nd import Partition, testing
 from gpa_nd.always import AlwaysOn, GlobalElements, GraphNeighbourhood, GridNeighbourhood
 from gpa_nd.ops import GraphDownsampler, GridDownsampler
 from gpa_nd.ops.base import Downsampler, IndexUpsampler
-from gpa_nd.partitioners import GraphPartitioner, GridPartitioner
+from gpa_nd.partitioners import GraphPartitioner, GridPartitioner, Partitioner
 
 GOOD = Partition.from_labels(torch.tensor([0, 1, 0, 2]))
 
@@ -40,6 +40,8 @@ def test_the_commonest_mistakes_are_named():
         testing.assert_partition(torch.tensor([0, 1]), 2)
     with pytest.raises(AssertionError, match="expected a Partitioner, got GridDownsampler"):
         testing.assert_consistent(GridDownsampler(2), GridPartitioner(2), (4, 4))
+    with pytest.raises(AssertionError, match="expected a Partitioner, got the class Halves; make one"):
+        testing.assert_consistent(Halves, Strides(), (4,))
 
 
 def test_too_few_elements_fail():
@@ -74,6 +76,113 @@ def test_operators_that_contradict_each_other_fail():
         testing.assert_consistent(cut, WrongShape(), (8,))
     with pytest.raises(AssertionError, match="the elements under cell 0 are not those of its fine cell"):
         testing.assert_consistent(cut, WrongUpsampler(), (8,))
+
+
+class Strides(Downsampler):
+    """As many groups as :class:`Pairs` has, of elements that are half of all apart."""
+
+    def groups(self, shape):
+        return Partition.from_labels(torch.arange(shape[0]) % -(-shape[0] // 2))
+
+
+class Nines(Strides):
+    """Of one size only."""
+
+    def groups(self, shape):
+        if shape[0] != 9:
+            raise KeyError(shape[0])
+        return super().groups(shape)
+
+
+class Halves(Partitioner):
+    def cells(self, shape):
+        return Partition.from_labels(torch.arange(shape[0]) * 2 // shape[0])
+
+
+class EachGroup(IndexUpsampler):
+    def members(self, shape):
+        return Strides().groups(shape)
+
+
+def numbered_from_the_first(self, shapes):
+    """Right for two structures, and for any number of one size."""
+    first = self.groups(shapes[0])
+    labels = [self.groups(shape).labels + place * len(first) for place, shape in enumerate(shapes)]
+    return Partition.from_labels(torch.cat(labels).unique(return_inverse=True)[1])
+
+
+def wrong(kind, method, answer):
+    """An operator with a hook of its own."""
+    answer.__name__ = method
+    return type(f"Wrong{kind.__name__}", (kind,), {method: answer})()
+
+
+def upsampled_by(wrong_upsampler):
+    return wrong(Strides, "upsampler", lambda self: wrong_upsampler)
+
+
+def test_hooks_that_keep_their_laws_pass():
+    for downsampler in (Strides(), upsampled_by(EachGroup()), Nines()):
+        testing.assert_consistent(Halves(), downsampler, (9,))
+    by_labels = wrong(Strides, "parts", lambda self, shape: Partition.from_labels(torch.arange(shape[0])))
+    testing.assert_consistent(Halves(), by_labels, (9,))
+
+
+@pytest.mark.parametrize(
+    ("downsampler", "message"),
+    [
+        (
+            wrong(Strides, "packed_groups", lambda self, shapes: Pairs().packed_groups(shapes)),
+            r"WrongStrides.packed_groups\(\(\(9,\),\)\): expected what Partition.concat makes of groups of each, where "
+            r"cell 0 holds \[0, 5\], got \[0, 1\]",
+        ),
+        (
+            wrong(Strides, "packed_groups", lambda self, shapes: self.groups((sum(shape[0] for shape in shapes),))),
+            r"packed_groups\(\(\(9,\), \(10,\), \(9,\), \(9,\)\)\): .* 20 cells .* got .* 19 cells",
+        ),
+        (
+            wrong(Nines, "packed_groups", lambda self, shapes: self.groups(shapes[0])),
+            r"WrongNines.packed_groups\(\(\(9,\), \(9,\), \(9,\)\)\): .*\(27 elements, .* got .*\(9 elements",
+        ),
+        (
+            wrong(Pairs, "packed_groups", numbered_from_the_first),
+            r"packed_groups\(\(\(12,\), \(13,\), \(12,\), \(12,\)\)\): .* 25 cells .* got .* 24 cells",
+        ),
+        (
+            wrong(Strides, "packed_groups", lambda self, shapes: self.groups(shapes[0]).labels),
+            "WrongStrides.packed_groups.*: expected a Partition, got Tensor",
+        ),
+        (
+            wrong(Strides, "packed_groups", lambda self, shapes: self.groups(shapes)),
+            r"WrongStrides.packed_groups\(\(\(9,\),\)\) raised TypeError: ",
+        ),
+        (
+            wrong(Strides, "parts", lambda self, shape: Pairs().groups(shape)),
+            r"WrongStrides.parts\(\(9,\)\): expected every part within one group, got part 0 in groups \[0, 1\]",
+        ),
+        (
+            wrong(Strides, "parts", lambda self, shape: self.groups(shape).labels),
+            r"WrongStrides.parts\(\(9,\)\): expected a Partition, got Tensor",
+        ),
+        (
+            wrong(Strides, "packed_parts", lambda self, shapes: self.packed_groups(shapes)),
+            r"WrongStrides.packed_parts\(.*Partition.concat makes of parts of each, Partition\(9 elements, 9 cells",
+        ),
+        (
+            upsampled_by(wrong(EachGroup, "packed_members", lambda self, shapes: Pairs().packed_groups(shapes))),
+            r"WrongEachGroup.packed_members\(.*of members of each, where cell 0 holds \[0, 5\], got \[0, 1\]",
+        ),
+    ],
+)
+def test_a_hook_that_breaks_its_law_is_named(downsampler, message):
+    with pytest.raises(AssertionError, match=message):
+        testing.assert_consistent(Halves(), downsampler, (12,) if isinstance(downsampler, Pairs) else (9,))
+
+
+def test_packed_cells_that_break_their_law_are_named():
+    cut = wrong(Halves, "packed_cells", lambda self, shapes: Partition.concat([self.cells(s) for s in shapes[::-1]]))
+    with pytest.raises(AssertionError, match=r"WrongHalves.packed_cells\(\(\(5,\), .* where cell"):
+        testing.assert_consistent(cut, Strides(), (9,))
 
 
 class OwnGroup(AlwaysOn):

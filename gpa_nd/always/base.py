@@ -13,6 +13,7 @@ from torch import Tensor
 
 from gpa_nd.checks import check_integers
 from gpa_nd.ops.base import Downsampler, Shape
+from gpa_nd.ops.printed import printed
 from gpa_nd.partition import Partition
 
 
@@ -30,6 +31,9 @@ class AlwaysOn(ABC):
         >>> gpa_nd.audio(downsample=2, cells=3, kappa=1, always=[Last()]).layout((12,), (8,)).always.tolist()
         [[3], [3], [3]]
     """
+
+    def __repr__(self) -> str:
+        return printed(self)
 
     @abstractmethod
     def keys(

@@ -17,6 +17,7 @@ from gpa_nd.engine.arguments import DTYPES, check_kappa
 from gpa_nd.engine.rules import Rule, rules_of, sees_all
 from gpa_nd.layout import Layout
 from gpa_nd.nn.gpa import GPA
+from gpa_nd.nn.tokens import TokenAttention
 from gpa_nd.ops.base import Shape
 from gpa_nd.selection.base import Selection
 
@@ -129,7 +130,8 @@ def cost(
     Args:
         gpa: the module.
         query_shape: sizes of the axes of q between heads and channels; or a list of them, of structures that are
-            packed; or a layout, such as one from :func:`~gpa_nd.causal`, as :meth:`.GPA.by_layout` takes it.
+            packed; or a layout, such as one from :func:`~gpa_nd.causal`, or of a grid and global keys, as
+            :meth:`.GPA.by_layout` takes it.
         key_shape: those of k and v; as of the queries by default. None with a layout, which has its own.
         channels: c, of queries and keys.
         value_channels: c_v; c by default.
@@ -160,7 +162,11 @@ def cost(
           dense attention 16.2 MiB fused, 16 GiB with all scores
     """
     if not isinstance(gpa, GPA):
-        raise TypeError(f"gpa: expected a GPA, got {type(gpa).__name__}")
+        more = ""
+        if isinstance(gpa, TokenAttention):
+            more = "; cost(attention.gpa, attention.gpa.layout(grid, global_keys=(leading, trailing)), channels=…) has "
+            more += "what the tokens of its grid cost"
+        raise TypeError(f"gpa: expected a GPA, got {type(gpa).__name__}{more}")
     value_channels = channels if value_channels is None else value_channels
     key_heads = heads if key_heads is None else key_heads
     for name, number in (

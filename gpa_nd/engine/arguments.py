@@ -76,6 +76,8 @@ def _check_heads(name: str, x: Tensor, other: Tensor, shared: bool) -> None:
     if x.shape[0] == other.shape[0] and (heads == of_other or (shared and heads and of_other % heads == 0)):
         return
     expected = f"batch and heads {tuple(other.shape[:2])} as q has"
+    if not shared and x.shape[0] == other.shape[0] and heads and of_other % heads == 0:
+        expected += ", or enable_gqa=True"
     if shared:
         expected = f"batch {other.shape[0]} and a number of heads that divides the {of_other} of q"
     raise ValueError(f"{name}: expected {expected}, got {tuple(x.shape[:2])}")
@@ -197,7 +199,11 @@ def check_key_bias(key_mask: Tensor | None, key_bias: Tensor | None, k: Tensor) 
             got = x.dtype if isinstance(x, Tensor) else type(x).__name__
             raise TypeError(f"{name}: expected {kind} tensor, got {got}")
         if tuple(x.shape) != shape:
-            raise ValueError(f"{name}: expected shape {shape}, got {tuple(x.shape)}")
+            fits_repeated = x.ndim <= len(shape) and all(
+                n in (1, size) for n, size in zip(reversed(x.shape), reversed(shape), strict=False)
+            )
+            more = f"; it is not broadcast, {name}.expand{shape} fits" if fits_repeated else ""
+            raise ValueError(f"{name}: expected shape {shape}, got {tuple(x.shape)}{more}")
         if x.device != k.device:
             raise ValueError(f"{name}: expected it on {k.device}, where k is, got {x.device}")
 

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from gpa_nd.checks import kind_of
 from gpa_nd.engine.mass import log_mass
 from gpa_nd.engine.steps import Pool
 from gpa_nd.layout import Layout
@@ -24,8 +25,7 @@ def check_selection(selection: Selection | None, kappa: int) -> None:
     if selection is None:
         return
     if not isinstance(selection, Selection):
-        hint = f"the class {selection.__name__} and no instance of it" if isinstance(selection, type) else ""
-        raise TypeError(f"selection: expected a Selection or None, got {hint or type(selection).__name__}")
+        raise TypeError(f"selection: expected a Selection or None, got {kind_of(selection)}")
     selection.among(kappa)
 
 

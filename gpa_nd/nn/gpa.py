@@ -23,7 +23,7 @@ from gpa_nd.engine.learned import check_selection
 from gpa_nd.global_keys import with_global_keys
 from gpa_nd.layout import Layout
 from gpa_nd.nn.packing import check_jagged, check_total, checked_pack, jagged
-from gpa_nd.nn.structure import Shapes, Structure, check_causal, check_operator, checked_levels
+from gpa_nd.nn.structure import Shapes, Structure, check_axes, check_causal, check_operator, checked_levels
 from gpa_nd.ops.base import Downsampler, IndexUpsampler, Shape
 from gpa_nd.partition import lasting
 from gpa_nd.partitioners.base import Partitioner
@@ -258,6 +258,7 @@ class GPA(nn.Module):
         if any(isinstance(x, Tensor) and x.is_nested for x in (q, k, v)):
             return self._nested(q, k, v, key_mask, key_bias)
         check_structured({"q": q, "k": k, "v": v}, self.enable_gqa)
+        check_axes(self._structure.levels[0], q, k)
         check_key_bias(key_mask, key_bias, k)
         # A layout belongs to these numbers: a compiler must take them for constants.
         query_shape, key_shape = (tuple(index(n) for n in x.shape[2:-1]) for x in (q, k))

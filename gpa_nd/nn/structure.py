@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gpa_nd.always.base import AlwaysOn, check_table, table_of
 from gpa_nd.causal import causal
-from gpa_nd.checks import check_int
+from gpa_nd.checks import check_int, kind_of
 from gpa_nd.layout import Layout
 from gpa_nd.ops.asked import coarse_shapes_of
 from gpa_nd.ops.base import Downsampler, IndexUpsampler, Shape
@@ -196,6 +196,22 @@ def axes_of(operator: Partitioner | Downsampler) -> int | None:
     return len(told) if isinstance(told, tuple) else None
 
 
+def check_axes(level: Level, q: Tensor, k: Tensor) -> None:
+    """Tensors (B, H, *shape, channels) with as many axes as the operators of a level are for, as far as these tell.
+
+    Raises:
+        ValueError: another number of axes, as where heads are missing.
+    """
+    of_queries = axes_of(level.downsampler) or axes_of(level.partitioner)
+    for name, x, axes in (("q", q, of_queries), ("k", k, axes_of(level.key_downsampler))):
+        if axes is not None and x.ndim != axes + 3:
+            of = "1 axis" if axes == 1 else f"{axes} axes"
+            sizes = {1: "length", 2: "height, width", 3: "time, height, width"}.get(axes, f"{axes} sizes")
+            raise ValueError(
+                f"{name}: expected (batch, heads, {sizes}, channels) for a grid of {of}, got shape {tuple(x.shape)}"
+            )
+
+
 def per_axis(causal: bool | tuple[bool, ...], axes: int) -> tuple[bool, ...]:
     """Whether each axis is causal.
 
@@ -216,7 +232,7 @@ def check_operator(name: str, operator: object, kind: type) -> None:
         TypeError: anything else.
     """
     if not isinstance(operator, kind):
-        raise TypeError(f"{name}: expected an instance of {kind.__name__}, got {type(operator).__name__}")
+        raise TypeError(f"{name}: expected an instance of {kind.__name__}, got {kind_of(operator)}")
 
 
 def _each(coarse_shape: Callable[[Shape], tuple[int, ...]], shapes: Shapes) -> Shapes:

@@ -23,9 +23,9 @@ def partition_of(method: Callable[[Sequence[int]], Partition], shape: Sequence[i
     part = _asked(method, shape)
     if not isinstance(part, Partition):
         more = "; Partition.from_labels makes one of labels" if isinstance(part, Tensor) else ""
-        raise TypeError(f"{_name(method, shape)}: expected it to return a Partition, got {type(part).__name__}{more}")
+        raise TypeError(f"{named(method, shape)}: expected it to return a Partition, got {type(part).__name__}{more}")
     if part.covers and part.num_elements != prod(shape):
-        raise ValueError(f"{_name(method, shape)}: expected a Partition of {prod(shape)} elements, got {part}")
+        raise ValueError(f"{named(method, shape)}: expected a Partition of {prod(shape)} elements, got {part}")
     return part
 
 
@@ -41,11 +41,11 @@ def coarse_shapes_of(
     coarse = {shape: _asked(method, shape) for shape in set(shapes)}
     for shape, said in coarse.items():
         if not isinstance(said, tuple | list) or not all(hasattr(size, "__index__") for size in said):
-            raise TypeError(f"{_name(method, shape)}: expected it to return a tuple of ints, got {said!r}")
+            raise TypeError(f"{named(method, shape)}: expected it to return a tuple of ints, got {said!r}")
     found = tuple(tuple(coarse[shape]) for shape in shapes)
     if (count := sum(map(prod, found))) != groups:
         raise ValueError(
-            f"{_name(method, shapes[0])}: expected one coarse element for each of {groups} groups, got {count} in "
+            f"{named(method, shapes[0])}: expected one coarse element for each of {groups} groups, got {count} in "
             f"{found[0] if len(found) == 1 else f'{len(found)} structures'}"
         )
     return found
@@ -56,10 +56,10 @@ def _asked(method: Callable[[Sequence[int]], Answer], shape: Sequence[int]) -> A
         return method(shape)
     except Exception as error:
         raised = f": {error}" if isinstance(error, ValueError) else f" raised {type(error).__name__}: {error}"
-        raise ValueError(f"{_name(method, shape)}{raised}") from error
+        raise ValueError(f"{named(method, shape)}{raised}") from error
 
 
-def _name(method: Callable[..., object], shape: Sequence[int]) -> str:
-    """As ``HexDownsampler.groups((48, 64))``."""
+def named(method: Callable[..., object], shape: Sequence[object]) -> str:
+    """A method and what it is asked about, as ``HexDownsampler.groups((48, 64))``."""
     owner = type(getattr(method, "__self__", None)).__name__
     return f"{owner}.{getattr(method, '__name__', method)}({tuple(shape)})"

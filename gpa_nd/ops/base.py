@@ -12,6 +12,7 @@ from torch import Tensor
 
 from gpa_nd.checks import check_integers, check_tensor
 from gpa_nd.ops.asked import partition_of
+from gpa_nd.ops.printed import printed
 from gpa_nd.partition import Partition
 
 Shape = Sequence[int]
@@ -23,7 +24,7 @@ class Downsampler(ABC):
     A geometry says which elements form a group; all the rest follows.
 
     Law: ``groups(shape)`` is a partition of the ``prod(shape)`` elements, numbered row-major, and depends on nothing
-    but ``shape``. ``testing.assert_partition`` checks it.
+    but ``shape``. ``testing.assert_partition`` checks it, and ``testing.assert_consistent`` the laws of other methods.
 
     Example:
         >>> class Pairs(Downsampler):
@@ -32,6 +33,9 @@ class Downsampler(ABC):
         >>> Pairs()(torch.tensor([[1.0], [3.0], [5.0], [7.0], [9.0]])).tolist()
         [[2.0], [6.0], [9.0]]
     """
+
+    def __repr__(self) -> str:
+        return printed(self)
 
     @abstractmethod
     def groups(self, shape: Shape) -> Partition:
@@ -110,6 +114,9 @@ class IndexUpsampler(ABC):
         >>> Firsts()(torch.tensor([2, 0, -1]), (6,)).tolist()
         [4, 0, -1]
     """
+
+    def __repr__(self) -> str:
+        return printed(self)
 
     @abstractmethod
     def members(self, shape: Shape) -> Partition:

@@ -94,6 +94,9 @@ class GraphIndexUpsampler(IndexUpsampler):
     def __init__(self, labels: Int[Tensor, " n"]) -> None:
         self._groups = Partition.from_labels(labels)
 
+    def __repr__(self) -> str:
+        return f"GraphIndexUpsampler({self._groups.num_elements} nodes in {len(self._groups)} groups)"
+
     def members(self, shape: Shape) -> Partition:
         """The nodes of each group; ``shape`` must be ``(n,)``."""
         return check_nodes("labels", self._groups, shape)

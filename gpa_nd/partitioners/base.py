@@ -11,6 +11,7 @@ from torch import Tensor
 
 from gpa_nd.ops.asked import partition_of
 from gpa_nd.ops.base import Shape, element_shape, flatten_elements, packed
+from gpa_nd.ops.printed import printed
 from gpa_nd.partition import Partition
 
 
@@ -30,6 +31,9 @@ class Partitioner(ABC):
         >>> [cell.flatten().tolist() for cell in Halves().partition(torch.arange(5)[:, None])]
         [[0, 1, 2], [3, 4]]
     """
+
+    def __repr__(self) -> str:
+        return printed(self)
 
     @abstractmethod
     def cells(self, shape: Shape) -> Partition:

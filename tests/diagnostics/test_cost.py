@@ -8,6 +8,7 @@ from benchmarks.counting import Counted
 from gpa_nd import GPA
 from gpa_nd.always import GlobalElements, GridNeighbourhood
 from gpa_nd.diagnostics import cost
+from gpa_nd.nn import TokenAttention
 from gpa_nd.ops import GridDownsampler
 from gpa_nd.partitioners import GridPartitioner
 from gpa_nd.selection import SoftTopK, StraightThrough
@@ -241,6 +242,12 @@ def test_what_a_cell_cannot_reach_is_not_counted_for_dense_attention():
     assert pack.visible_per_query == pytest.approx((40 * 40 + 80 * 80) / 120)
 
 
+def test_global_tokens_of_a_layout_are_counted_among_the_keys():
+    tokens = TokenAttention(gpa_nd.image(2, 4, 4), grid=(16, 12), leading=1)
+    found = cost(tokens.gpa, tokens.gpa.layout(tokens.grid, global_keys=(1, 0)), channels=8)
+    assert (found.queries, found.keys, found.keys_per_query) == (192, 193, 4 * 4 + 1)
+
+
 def test_where_all_keys_are_selected_dense_attention_is_counted():
     found = cost(gpa_nd.audio(4, 4, 100), (64,), channels=8)
     assert found.phase1.multiply_adds == 0
@@ -268,6 +275,11 @@ AUDIO = gpa_nd.audio(4, 4, 2)
     ("call", "error", "message"),
     [
         (lambda: cost(AUDIO.partitioner, (8,), channels=4), TypeError, "gpa: expected a GPA, got GridPartitioner"),
+        (
+            lambda: cost(TokenAttention(AUDIO, (8,), leading=1), (8,), channels=4),
+            TypeError,
+            r"gpa: expected a GPA, got TokenAttention; cost\(attention.gpa, attention.gpa.layout\(grid, global_keys=\(",
+        ),
         (lambda: cost(AUDIO, (8,), channels=0), ValueError, "channels: expected at least 1, got 0"),
         (lambda: cost(AUDIO, (8,), channels=4, batch=1.5), TypeError, "batch: expected"),
         (lambda: cost(AUDIO, 8, channels=4), TypeError, "query_shape: expected a tuple of ints, got 8"),

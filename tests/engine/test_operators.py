@@ -299,7 +299,8 @@ def test_shared_heads_on_the_dense_path():
 @pytest.mark.parametrize(
     ("heads", "key_heads", "value_heads", "enable", "message"),
     [
-        (4, 2, 2, False, r"k: expected batch and heads \(2, 4\) as q has, got \(2, 2\)"),
+        (4, 2, 2, False, r"k: expected batch and heads \(2, 4\) as q has, or enable_gqa=True, got \(2, 2\)"),
+        (4, 3, 3, False, r"k: expected batch and heads \(2, 4\) as q has, got \(2, 3\)"),
         (4, 3, 3, True, r"k: expected batch 2 and a number of heads that divides the 4 of q, got \(2, 3\)"),
         (4, 2, 4, True, "v: expected 2 heads as k has, got 4"),
     ],

@@ -135,6 +135,11 @@ def test_keys_have_the_shape_of_queries_if_nothing_else_is_said():
             TypeError,
             "partitioner: expected an instance of Partitioner, got GridDownsampler",
         ),
+        (
+            lambda: GPA(GridPartitioner, DOWN, kappa=1),
+            TypeError,
+            "partitioner: expected an instance of Partitioner, got the class GridPartitioner; make one",
+        ),
         (lambda: GPA(CUT, 4, kappa=1), TypeError, "downsampler: expected an instance of Downsampler, got int"),
         (
             lambda: GPA(CUT, DOWN, key_downsampler=CUT, kappa=1),
@@ -153,8 +158,9 @@ def test_keys_have_the_shape_of_queries_if_nothing_else_is_said():
         (lambda: GPA(CUT, DOWN, kappa=1, affinity="cosine"), ValueError, "affinity: expected one of .*, got 'cosine'"),
         (lambda: GPA(CUT, DOWN, kappa=1, backend="cuda"), ValueError, "backend: expected one of .*, got 'cuda'"),
         (lambda: GPA(CUT, DOWN, kappa=1)(x[0, 0], x, x), ValueError, r"q: expected shape \(batch, heads, elements"),
-        (lambda: GPA(CUT, DOWN, kappa=1)(x[:, :, 0], x, x), ValueError, "downsampler: does not fit queries of shape"),
-        (lambda: GPA(CUT, DOWN, kappa=1)(x, x[:, :, 0], x[:, :, 0]), ValueError, "key_downsampler: does not fit"),
+        (lambda: GPA(CUT, DOWN, kappa=1)(x[:, :, 0], x, x), ValueError, r"q: expected \(batch, heads, height, width,"),
+        (lambda: GPA(CUT, DOWN, kappa=1)(x, x[:, :, 0], x[:, :, 0]), ValueError, r"k: expected \(batch, heads, height"),
+        (lambda: GPA(CUT, DOWN, kappa=1).layout((8, 8), (8,)), ValueError, "key_downsampler: does not fit queries of"),
         (
             lambda: GPA(CUT, DOWN, key_upsampler=GridIndexUpsampler((2, 4)), kappa=1)(x, x, x),
             ValueError,
@@ -180,7 +186,21 @@ def test_keys_have_the_shape_of_queries_if_nothing_else_is_said():
             ValueError,
             r"downsampler: does not fit .*labels: they are for shape \(2,\), got one of shape \(8,\)",
         ),
-        (lambda: gpa_nd.image()(x[0], x[0], x[0]), ValueError, "sizes without batch, heads and channels"),
+        (
+            lambda: gpa_nd.image()(x[0], x[0], x[0]),
+            ValueError,
+            r"q: expected \(batch, heads, height, width, channels\) for a grid of 2 axes, got shape \(1, 8, 8, 4\)",
+        ),
+        (
+            lambda: gpa_nd.audio()(x, x, x),
+            ValueError,
+            r"q: expected \(batch, heads, length, channels\) for a grid of 1 axis, got shape \(1, 1, 8, 8, 4\)",
+        ),
+        (
+            lambda: GPA(GridPartitioner((2,) * 4), GridDownsampler(2), kappa=1)(x, x, x),
+            ValueError,
+            r"q: expected \(batch, heads, 4 sizes, channels\) for a grid of 4 axes, got shape \(1, 1, 8, 8, 4\)",
+        ),
         (
             lambda: gpa_nd.image()(x, x, x, attn_mask=torch.ones(64, 64, dtype=torch.bool)),
             ValueError,
