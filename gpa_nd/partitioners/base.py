@@ -54,7 +54,7 @@ class Partitioner(ABC):
     def num_axes(self) -> int:
         """How many axes of a tensor are elements; 1 where elements are only numbered (a graph, a mesh, a sphere).
 
-        A structure with more axes overrides this, so that ``partition`` works; GPA does not need it.
+        Where the coarse shape has more axes this is overridden, so that ``partition`` works; GPA does not need it.
         """
         return 1
 

@@ -284,6 +284,8 @@ def test_more_than_32_bits_can_count_is_refused():
         call.check_reach(few, many, relevant[:, :, 1:])
     with pytest.raises(ValueError, match="got 2147483648 selected keys of a head"):
         call.check_reach(few, many[:, :, 1:], relevant)
+    with pytest.raises(ValueError, match="got 2147483648 queries"):
+        call.check_reach(many, many[:, :, 1:], relevant[:, :1, 1:])
 
 
 def test_a_coarse_key_may_be_named_twice():
