@@ -205,10 +205,13 @@ class Held:
         tables = 1 if sizes.device == "cpu" else 2
         if layout.positions is not None:  # how far a key is before a query
             tables += 1
+        of_scores = tables * sizes.wide
+        if weighs_as_given and sizes.given != sizes.wide:  # weights, rounded as values are
+            of_scores += sizes.given
         self(
             keys=cells * columns * (sizes.channels * number + sizes.value_channels * of_values),
             lists=cells * columns * (lists + 2 * logits) * INDEX,
-            scores=cells * part * columns * tables * sizes.wide,
+            scores=cells * part * columns * of_scores,
             distances=2 * cells * part * columns * sizes.wide if sizes.affinity == "euclidean" else 0,
             queries=cells * part * ((sizes.channels + sizes.value_channels) * number + 2 * INDEX),
         )
