@@ -155,6 +155,30 @@ class Phase2:
         dk, dv = (torch.zeros(x.shape, dtype=self.dtype, device=x.device) for x in (self.k, self.v))
         dlogits = torch.zeros(self.relevant.numel(), 1, dtype=self.dtype, device=grad.device)
         dbias = dlogits.new_zeros(len(self.k), 1) if self.bias is not None else dlogits.new_empty(0)
+        self._add_gradients(grad, grad_sums, dq=dq, dk=dk, dv=dv, dlogits=dlogits, dbias=dbias)
+        self.room = Scratch(grad.device)  # what blocks were computed in is given up before gradients are rounded
+        of_q, of_k, of_v = (
+            x.view(shape).to(grad.dtype) for x, shape in zip((dq[: len(self.q)], dk, dv), self.shapes, strict=True)
+        )
+        of_logits, of_bias = dlogits.new_empty(0), dbias
+        if self.logits is not None:
+            of_logits = dlogits.to(self.logits.dtype).view(*self.shapes[0][:2], *self.relevant.shape[1:])
+        if self.bias is not None:
+            of_bias = self.bias.of_visible(dbias.view(self.shapes[1][:3]))
+        return of_q, of_k, of_v, of_logits, of_bias
+
+    def _add_gradients(
+        self,
+        grad: Float[Tensor, "rows c_v"],
+        grad_sums: Float[Tensor, "rows 1"] | None,
+        *,
+        dq: Tensor,
+        dk: Tensor,
+        dv: Tensor,
+        dlogits: Tensor,
+        dbias: Tensor,
+    ) -> None:
+        """Block by block; a row of dq is written once, to the others is added."""
         for members, block in self._blocks(matrices=4):
             keys = self._gather(members, block, self.dtype)
             if self.positions is not None:  # what no query sees may be anything
@@ -188,15 +212,6 @@ class Phase2:
                 add_rows(dlogits, entry.flatten(), dadded.view(-1, 1))
             if self.bias is not None:
                 add_rows(dbias, keys.row.flatten(), dadded.view(-1, 1))
-        of_q, of_k, of_v = (
-            x.view(shape).to(grad.dtype) for x, shape in zip((dq[: len(self.q)], dk, dv), self.shapes, strict=True)
-        )
-        of_logits, of_bias = dlogits.new_empty(0), dbias
-        if self.logits is not None:
-            of_logits = dlogits.to(self.logits.dtype).view(*self.shapes[0][:2], *self.relevant.shape[1:])
-        if self.bias is not None:
-            of_bias = self.bias.of_visible(dbias.view(self.shapes[1][:3]))
-        return of_q, of_k, of_v, of_logits, of_bias
 
     def _blocks(self, matrices: int) -> Iterator[tuple[Members, Block]]:
         """Blocks in which keys, values, and so many tables of scores and gradients stay in the cache together."""
