@@ -113,7 +113,7 @@ asking = layout.fine_cells.labels == cell
 chosen = torch.isin(layout.key_groups.labels, relevant[0, 0, cell])
 hues = plt.get_cmap("tab20")(np.random.default_rng(0).permutation(400) % 20)
 
-figure, axes = plt.subplots(1, 3, figsize=(11.5, 4.3), layout="constrained")
+figure, axes = plt.subplots(1, 3, figsize=(11.5, 4.6), layout="constrained")
 draw(axes[0], hues[layout.fine_cells.labels], "400 cells of queries")
 draw(axes[1], lit(height, asking, (0.0, 0.45, 0.7)), "heights, and one cell of queries")
 draw(axes[2], lit(key_height, chosen, (0.84, 0.37, 0.0)), "the other survey, and the keys it chose")
@@ -133,7 +133,7 @@ def hue(where: Tensor) -> np.ndarray:
     return np.stack([down, 0.25 + 0.6 * (1 - down) * (1 - right), right], 1)
 
 
-figure, axes = plt.subplots(1, 3, figsize=(11.5, 4), layout="constrained", width_ratios=[1, 1, 1.13])
+figure, axes = plt.subplots(1, 3, figsize=(11.5, 4.3), layout="constrained", width_ratios=[1, 1, 1.13])
 draw(axes[0], hue(places), "where nodes are")
 draw(axes[1], hue(answers), "where GPA says they are")
 off = draw(axes[2], (answers - places).norm(dim=1), "kilometres between the two", cmap="magma_r", vmin=0, vmax=10)
